@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +104,63 @@ def toy(replicata: Callable[..., Called], monkeypatch: pytest.MonkeyPatch) -> Ca
         return replicata("run", "--config-dir", OUTSIDE / "conf", f"experiment={experiment}", *overrides)
 
     return call
+
+
+@dataclass(frozen=True)
+class Child:
+    """A ``replicata`` command in a process of its own."""
+
+    process: BaseProcess
+
+    def status(self, seconds: float = 240) -> int:
+        """Its exit status, the signal's number with a minus sign if it was killed by one."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"it has not ended after {seconds:.0f} s"
+        return self.process.exitcode
+
+    def until(self, begun: Callable[[], Any], seconds: float = 240) -> None:
+        """Wait for a moment in its life."""
+        end = time.monotonic() + seconds
+        while not begun():
+            assert self.process.is_alive(), f"it ended with status {self.process.exitcode} before that"
+            assert time.monotonic() < end, f"this has not come after {seconds:.0f} s"
+            time.sleep(0.005)
+
+    def kill(self, how: signal.Signals = signal.SIGKILL, group: bool = False) -> int:
+        """Send it, or all of its group, a signal; its exit status."""
+        assert self.process.pid is not None
+        for send in (os.killpg, os.kill) if group else (os.kill,):
+            with suppress(ProcessLookupError):
+                send(self.process.pid, how)
+        return self.status()
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Child]]:
+    """Start ``replicata`` in a child of this process, with the package of ``tests/outside`` at hand.
+
+    The child is forked from a server that has torch imported and no threads. A fork of the test's own process would
+    wait for ever for a lock that one of its threads held, and would be a second test process if anything was raised.
+    """
+    monkeypatch.syspath_prepend(str(OUTSIDE))
+    children: list[Child] = []
+
+    def start(*arguments: object, patches: Mapping[str, Any] | None = None, die_after: int | None = None) -> Child:
+        from children import command
+
+        from replicata.run.pool import start_server
+
+        start_server(threads=1)
+        given = ([str(argument) for argument in arguments], dict(os.environ), dict(patches or {}), die_after)
+        process = get_context("forkserver").Process(target=command, args=given)
+        process.start()
+        children.append(Child(process))
+        return children[-1]
+
+    yield start
+    for one in children:
+        if one.process.is_alive():
+            one.kill(group=True)
 
 
 def records(outputs: Path | str = "outputs") -> dict[Path, dict[str, Any]]:

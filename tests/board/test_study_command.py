@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,38 +28,26 @@ def study(replicata: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Cal
     return call
 
 
-def started(words: list[str]) -> int:
-    """The study in a process that leads a group of its own; forked, so that its runs need not import torch again."""
-    import toypkg  # noqa: F401  imported before the fork, like what it imports
+@pytest.fixture
+def started(child: Callable[..., Any]) -> Callable[..., Any]:
+    """The study in a process that leads a group of its own."""
 
-    command = ["study", "chain", "--config-dir", str(OUTSIDE / "conf"), *words]
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        if "launcher=local" in words:  # a fork would take this process's workers for its own
-            environment = os.environ | {"PYTHONPATH": str(OUTSIDE)}
-            os.execve(sys.executable, [sys.executable, "-m", "replicata", *command], environment)
-        from replicata.cli import main
+    def start(*words: str) -> Any:
+        return child("study", "chain", "--config-dir", OUTSIDE / "conf", *words)
 
-        os._exit(main(command))
-    return pid
+    return start
 
 
-def status(pid: int) -> int:
-    """Its exit status, the signal's number with a minus sign if it was killed by one."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def at_work(outputs: str) -> Callable[[], bool]:
+    """Whether a run is under way."""
+    return lambda: any(Path(outputs).rglob(".holder"))
 
 
-def at_work(outputs: str) -> None:
-    """Wait until the first run is under way."""
-    for _ in range(20_000):  # the machine may be busy
-        if any(Path(outputs).rglob(".holder")):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the study does not start")
+def numbers(verdicts: dict[str, Any]) -> dict[str, Any]:
+    """The arms of a file of verdicts, without the time that their runs took."""
+    runs = {arm: [dict(run) for run in found["runs"]] for arm, found in verdicts["arms"].items()}
+    assert all(run.pop("seconds") > 0 for found in runs.values() for run in found)
+    return {arm: found | {"runs": runs[arm]} for arm, found in verdicts["arms"].items()}
 
 
 KILLS = {"serial": 10, "local": int(os.environ.get("REPLICATA_KILLS", "1"))}  # each time the workers import torch
@@ -158,34 +145,37 @@ def test_wrong_flags_are_answered_in_one_line(study: Callable[..., Any], replica
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "kills"), KILLS.items())
 def test_killed_again_and_again_the_verdicts_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: Records, launcher: str, kills: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: Callable[..., Any],
+    records: Records,
+    launcher: str,
+    kills: int,
 ) -> None:
-    monkeypatch.syspath_prepend(str(OUTSIDE))
     monkeypatch.chdir(tmp_path)
     words = [f"launcher={launcher}", "--arms", "chain,louder", "--seeds", "3", "--commit-results"]
     words += ["trainer.max_epochs=2", "optimizer.lr=0.0003", "callbacks.checkpoint.every_n_batches=5"]
-    pid = started([*words, "paths.outputs=whole"])
-    at_work("whole")
+    whole = started(*words, "paths.outputs=whole")
+    whole.until(at_work("whole"))
     began = time.monotonic()
-    assert status(pid) == 0
+    assert whole.status() == 0
     took = time.monotonic() - began
     committed = Path("results/chain.json")
     verdicts = json.loads(committed.read_text())
     committed.unlink()
     seen: dict[Path, str] = {}
     for after in np.random.default_rng(1).uniform(0, took / 12, size=kills):
-        pid = started([*words, "paths.outputs=cut"])
-        at_work("cut")
+        cut = started(*words, "paths.outputs=cut")
+        cut.until(at_work("cut"))
         time.sleep(after)
-        os.killpg(pid, signal.SIGKILL)
-        assert status(pid) == -signal.SIGKILL, "killed in the middle"
+        assert cut.kill(group=True) == -signal.SIGKILL, "killed in the middle"
         for path in Path("cut").rglob(".holder"):  # the next one must not be taken for this one
             path.unlink()
         seen |= {path: record["ended"] for path, record in records("cut").items() if record["status"] == "finished"}
-    assert status(started([*words, "paths.outputs=cut"])) == 0
+    assert started(*words, "paths.outputs=cut").status() == 0
     after_all = json.loads(committed.read_text())
     assert after_all["claims"] == verdicts["claims"]
-    assert after_all["arms"] == verdicts["arms"]
+    assert numbers(after_all) == numbers(verdicts)
     found = records("cut")
     assert {path.relative_to("cut") for path in found} == {path.relative_to("whole") for path in records("whole")}
     assert all(record["status"] == "finished" for record in found.values()), "none is lost"
@@ -193,20 +183,11 @@ def test_killed_again_and_again_the_verdicts_are_the_same(
 
 
 def test_two_studies_at_once_do_each_run_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: Records
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Callable[..., Any], records: Records
 ) -> None:
-    monkeypatch.syspath_prepend(str(OUTSIDE))
     monkeypatch.chdir(tmp_path)
-    import toypkg  # noqa: F401
-
-    words = ["--arms", "chain", "--seeds", "2", "method.pause=0.01"]
-    children = []
-    for _ in range(2):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(status(started(words)))
-        children.append(pid)
-    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
+    both = [started("--arms", "chain", "--seeds", "2", "method.pause=0.01") for _ in range(2)]
+    assert [one.status() for one in both] == [0, 0]
     found = records()
     assert all(record["status"] == "finished" for record in found.values())
     assert not any("replaced" in path.parts for path in found)

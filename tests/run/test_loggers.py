@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -159,17 +158,15 @@ def test_everything_of_a_run_is_in_its_wandb_file(toy: Toy, records: Records) ->
 
 
 @pytest.mark.usefixtures("wandb_here")
-def test_a_killed_run_goes_on_under_its_id(toy: Toy, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_under_its_id(
+    toy: Toy, child: Toy, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wandb_logger, "FLUSH", 0.3)
     words = ["method.pause=0.01", "trainer.max_epochs=12", "callbacks.checkpoint.every_n_batches=17", "logger=wandb"]
-    pid = os.fork()
-    if pid == 0:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        from replicata.cli import main
-
-        os._exit(main(["run", "--config-dir", str(OUTSIDE / "conf"), "experiment=toy", *words]))
+    killed = child(
+        *("run", "--config-dir", OUTSIDE / "conf", "experiment=toy", *words),
+        patches={"replicata.run.wandb_logger:FLUSH": 0.3},
+    )
     begun = size = 0
     end = time.monotonic() + 90
     while (
@@ -179,8 +176,7 @@ def test_a_killed_run_goes_on_under_its_id(toy: Toy, records: Records, monkeypat
         begun = begun or (size if size > 100 else 0)
         time.sleep(0.01)
     time.sleep(0.2)  # rows that it does not get to write
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    killed.kill()
     ((directory, record),) = records().items()
     assert record["status"] == "running"
     resumed = toy("toy", *words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -98,6 +99,17 @@ def test_a_place_goes_with_its_process() -> None:
     holder.communicate()
     assert waiting.inside.wait(WAIT)
     waiting.end()
+
+
+def test_a_place_is_not_kept_by_what_was_forked_meanwhile() -> None:
+    with place(False):
+        heir = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        heir.start()
+    waiting = Visit(alone=True)
+    assert waiting.inside.wait(WAIT)
+    waiting.end()
+    heir.kill()
+    heir.join()
 
 
 def test_a_folder_that_cannot_be_used_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

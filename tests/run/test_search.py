@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -532,25 +530,15 @@ def test_halving_keeps_the_better_part(tmp_path: Path) -> None:
 # A killed search -----------------------------------------------------------------------------
 
 
-def test_a_killed_search_ends_as_an_undisturbed_one(toy: Toy, records: Records) -> None:
+def test_a_killed_search_ends_as_an_undisturbed_one(toy: Toy, child: Toy, records: Records) -> None:
     words = (*QUICK, "search.trials=4", "search.parallel=2", "method.pause=0.01", "trainer.max_epochs=2")
     assert toy("toy", *words, "paths.outputs=whole").status == 0
     arguments = ["run", "--config-dir", str(OUTSIDE / "conf"), "experiment=toy", *words]
     for least in (2, 4):  # runs that have begun when it is killed
-        pid = os.fork()
-        if pid == 0:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
-            from replicata.cli import main
-
-            os._exit(main(arguments))
-        end = time.monotonic() + 60
-        while len(records()) < least and time.monotonic() < end:
-            time.sleep(0.01)
+        killed = child(*arguments)
+        killed.until(lambda least=least: len(records()) >= least)
         time.sleep(0.1)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        killed.kill()
     assert any(record["status"] == "running" for record in records().values())
     again = toy("toy", *words)
     assert again.status == 0, again.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import subprocess
@@ -141,40 +140,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(toy: Toy, records: Records, sma
     assert not list(directory.rglob("*.tmp")) + list(directory.rglob(".writing*"))
 
 
-def forked(arguments: list[str], after: float | None, how: int = signal.SIGKILL, begun: bool = False) -> int | None:
-    """Run in a forked process, which has torch imported already; kill it after so many seconds.
-
-    Args:
-        arguments: Of the command.
-        after: Seconds; ``None`` lets it end.
-        how: Signal.
-        begun: Count the seconds from the moment there is a record.
-
-    Returns:
-        Its exit status, or ``None`` if it was killed.
-    """
-    pid = os.fork()
-    if pid == 0:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        from replicata.cli import main
-
-        os._exit(main(arguments))
-    while begun and not list(Path().rglob("run.json")):
-        time.sleep(0.005)
-    deadline = None if after is None else time.monotonic() + after
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if deadline is not None and time.monotonic() > deadline:
-            os.kill(pid, how)
-            _, status = os.waitpid(pid, 0)
-            return None if how == signal.SIGKILL else os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-
-
 KILLED = {
     "every batch": ["experiment=toy", "callbacks.checkpoint.every_n_batches=1"],
     "epochs of 7 steps, plateau": [
@@ -216,22 +181,25 @@ KILLED = {
 
 @pytest.mark.parametrize("overrides", KILLED.values(), ids=KILLED)
 def test_killed_and_run_again_it_ends_in_the_same_bits(
-    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: Records
+    overrides: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    child: Callable[..., Any],
+    records: Records,
 ) -> None:
     """Three times killed at random moments (21 kills over all cases), then let run to the end."""
-    monkeypatch.syspath_prepend(str(OUTSIDE))
     monkeypatch.chdir(tmp_path)
-    import toypkg  # noqa: F401  imported before the fork, like torch
-
     pause = [] if any("pause" in word for word in overrides) else ["method.pause=0.01"]
     command = ["run", "--config-dir", str(OUTSIDE / "conf"), *overrides, *pause]
     began = time.monotonic()
-    assert forked([*command, "paths.outputs=ref"], None) == 0
+    assert child(*command, "paths.outputs=ref").status() == 0
     whole = time.monotonic() - began
     moments = np.random.default_rng(len(overrides[0]) + len(overrides)).uniform(0.2, 0.8, size=3)
     for moment in moments:
-        forked([*command, "paths.outputs=out"], float(moment * whole))
-    assert forked([*command, "paths.outputs=out"], None) == 0
+        again = child(*command, "paths.outputs=out")
+        again.process.join(float(moment * whole))
+        again.kill()
+    assert child(*command, "paths.outputs=out").status() == 0
     expected, found = records("ref"), records("out")
     assert {path.relative_to("ref") for path in expected} == {path.relative_to("out") for path in found}
     for path, record in expected.items():
@@ -242,14 +210,18 @@ def test_killed_and_run_again_it_ends_in_the_same_bits(
     assert not left
 
 
-def test_interrupted_by_the_keyboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: Records) -> None:
-    monkeypatch.syspath_prepend(str(OUTSIDE))
+def test_interrupted_by_the_keyboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: Callable[..., Any], records: Records
+) -> None:
     monkeypatch.chdir(tmp_path)
     command = ["run", "--config-dir", str(OUTSIDE / "conf"), "experiment=toy", "method.pause=0.05"]
-    assert forked(command, 0.5, signal.SIGINT, begun=True) == 130
+    interrupted = child(*command)
+    interrupted.until(lambda: list(Path().rglob("run.json")))
+    interrupted.process.join(0.5)
+    assert interrupted.kill(signal.SIGINT) == 130
     ((_, record),) = records().items()
     assert record["status"] == "interrupted"
-    assert forked(["resume", str(next(iter(records())))], None) == 0
+    assert child("resume", next(iter(records()))).status() == 0
     ((_, record),) = records().items()
     assert record["status"] == "finished"
 

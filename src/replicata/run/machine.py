@@ -51,6 +51,7 @@ def _held(name: str, how: int) -> Iterator[int]:
             fcntl.flock(file, how)
         yield file
     finally:
+        fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do: a process forked meanwhile has the file open too
         os.close(file)
 
 

@@ -209,11 +209,9 @@ def here() -> dict:
 
 
 def dead_process() -> int:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    return pid
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
 
 
 def test_a_running_run_is_followed_by_its_metrics(outputs, index) -> None:
