@@ -256,4 +256,6 @@ def test_a_changed_run_makes_results_stale(study: Study, results: dict[str, Any]
 def test_hardware_in_a_few_words() -> None:
     gpus = {"machine": "x86_64", "processor": "CPU", "cores": 16, "gpus": ["H100", "H100"]}
     assert verdicts.hardware_class(gpus) == "x86_64, CPU, 16 cores, H100 x 2"
+    here = {"machine": "x86_64", "processor": "CPU", "instructions": "AVX2", "cores": 2, "gpus": []}
+    assert verdicts.hardware_class(here) == "x86_64, CPU, AVX2, 2 cores, no GPU"
     assert verdicts.hardware_class({}) == "no GPU"

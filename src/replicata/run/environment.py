@@ -54,13 +54,14 @@ def _git(root: Path, *arguments: str) -> str:
 
 @cache
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and GPUs."""
+    """Processor, the instructions that torch uses of it (sums come out otherwise with others), cores, memory, GPUs."""
     import psutil
     import torch
 
     return {
         "machine": platform.machine(),
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],

@@ -117,7 +117,8 @@ def hardware_class(hardware: Mapping[str, Any]) -> str:
     """A machine in a few words, without what differs between two of its kind."""
     cores = hardware.get("cores")
     gpus = hardware.get("gpus") or []
-    words = [hardware.get("machine"), hardware.get("processor"), f"{cores} cores" if cores else None]
+    words = [hardware.get(key) for key in ("machine", "processor", "instructions")]
+    words.append(f"{cores} cores" if cores else None)
     words.append(", ".join(sorted(set(gpus))) + (f" x {len(gpus)}" if len(gpus) > 1 else "") if gpus else "no GPU")
     return ", ".join(str(word) for word in words if word)
 

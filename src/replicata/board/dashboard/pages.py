@@ -615,7 +615,7 @@ def _provenance(entry: Entry) -> list[tuple[str, str]]:
         ("config hash", entry.hash),
         ("data", str(data.get("target", ""))),
         ("data fingerprint", str(data.get("fingerprint", ""))),
-        ("processor", str(hardware.get("processor", ""))),
+        ("processor", " ".join(str(hardware[key]) for key in ("processor", "instructions") if key in hardware)),
         ("cores, memory", f"{hardware.get('cores')}, {hardware.get('memory_gb')} GB" if hardware else ""),
         ("GPUs", ", ".join(map(str, gpus))),
         ("threads", str(record.get("threads") or "")),
