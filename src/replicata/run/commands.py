@@ -293,7 +293,8 @@ def doctor(arguments: Sequence[str]) -> None:
     machine = hardware()
     config = composing.compose([], extra)
     print("versions   " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    print(f"machine    {machine['processor']}, {machine['instructions']}, {machine['cores']} cores, {machine['memory_gb']} GB")
+    chip = f"{machine['processor']} ({machine['instructions']})"
+    print(f"machine    {chip}, {machine['cores']} cores, {machine['memory_gb']} GB")
     gpus = ", ".join(machine["gpus"]) or "none"
     print(f"devices    GPUs: {gpus}; Apple GPU: {'yes' if torch.backends.mps.is_available() else 'no'}")
     print(f"threads    {config.threads} for a run (threads=...), {torch.get_num_threads()} is torch's own default")

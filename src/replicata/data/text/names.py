@@ -5,25 +5,21 @@ Binkley, Moonen, Isaacman 2022; CC BY 4.0; files: https://github.com/secureIT-pr
 
 from __future__ import annotations
 
-import hashlib
 import string
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from replicata.data.files import published
 from replicata.data.folds import leave_one_out, listed, split_by_fold
 from replicata.data.module import Split, TensorDataModule, take
 from replicata.data.text.characters import Characters
 from replicata.data.text.identifiers import split_identifier
-from replicata.data.vision.images import write_whole
-from replicata.errors import UserError, nearest
+from replicata.errors import nearest
 
 SOURCE = "https://raw.githubusercontent.com/secureIT-project/FAVD/main/names/processed/"
 # First digits of the SHA-256 of <project>_benign.txt and <project>_vulnerable.txt; VDISC: not at hand.
@@ -231,25 +227,16 @@ class Names(TensorDataModule):
     def read(self, project: str, kind: str) -> list[str]:
         """The lines of one file."""
         file = f"{project}_{kind}.txt"
-        paths = [base / "favd_names" / file for base in (self.root, self.cache)]
-        found = next((path for path in paths if path.is_file()), None)
-        content = self._fetch(file, paths[0].parent, paths[1]) if found is None else found.read_bytes()
         digest = DIGESTS[project][kind == "vulnerable"]
-        if not hashlib.sha256(content).hexdigest().startswith(digest):
-            raise UserError(f"{found or paths[1]} is not the published file: replace it, or remove it to download it")
-        return [line.replace(";", "").strip() for line in content.decode().split("\n")]
-
-    def _fetch(self, file: str, wanted: Path, target: Path) -> bytes:
-        if not self.download:
-            raise UserError(f"{file} is not under {wanted}: put it there or set data.download=true")
-        try:
-            with urllib.request.urlopen(SOURCE + file, timeout=60) as response:
-                content: bytes = response.read()
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(f"{file} cannot be downloaded ({reason}): put it under {wanted}") from error
-        write_whole(target, content)
-        return content
+        path = published(
+            f"favd_names/{file}",
+            root=self.root,
+            cache=self.cache,
+            url=SOURCE + file,
+            download=self.download,
+            digest=digest,
+        )
+        return [line.replace(";", "").strip() for line in path.read_text(encoding="utf-8").split("\n")]
 
 
 class GeneratedNames(Names):
