@@ -38,6 +38,7 @@ bench: setup     ## speed, as ratios within one run
 	$(BIN)/python scripts/benchmark_overhead.py
 	$(BIN)/python scripts/benchmark_sweep.py
 	$(BIN)/python scripts/benchmark_records.py
+	$(BIN)/python scripts/benchmark_dashboard.py
 
 lock: setup      ## renew requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable --exclude replicata > requirements.lock
