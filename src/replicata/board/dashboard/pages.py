@@ -11,21 +11,18 @@ All text that comes from records, logs and configs is escaped by the templates. 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from replicata.board.dashboard import charts, prose
+from replicata.board.dashboard import charts, pieces, prose
 from replicata.board.dashboard.charts import Axis, Series, number
 from replicata.board.dashboard.index import Index
 from replicata.board.dashboard.papers import NOT_RUN, WORDS, Library, decided
@@ -33,20 +30,16 @@ from replicata.board.dashboard.query import FROM, PAGE, RunQuery, different, sel
 from replicata.board.dashboard.repeat import Command, Repeater
 from replicata.board.dashboard.runs import STATES, Entry, progress, read
 from replicata.board.dashboard.sweeps import Sweep, higher_is_better, read_sweep, sweeps
-from replicata.board.report import arms_table, duration_text
-from replicata.board.samples import Curve
 from replicata.board.style import label
 from replicata.board.summary import StudySummary
-from replicata.board.tables import effect_text, estimate_text, paper_text, reason_text
+from replicata.board.tables import effect_text, paper_text, reason_text
 from replicata.errors import UserError
 from replicata.run import compose as composing
-from replicata.study.claims import Finding, Verdict
+from replicata.study.claims import Verdict
 from replicata.study.schema import Claim
 from replicata.study.table import read_curves
 
 HERE = Path(__file__).parent
-LOG_BYTES = 64 * 1024
-LOG_LINES = 400
 MOST_COMPARED = 24
 IMAGES = (".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp")
 
@@ -120,9 +113,15 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        environment.filters |= {"number": number, "duration": _duration, "when": _when, "label": label, "slug": slug}
-        environment.filters |= {"day": _day, "counted": _counted}
-        environment.globals |= {"WORDS": WORDS, "STATES": STATES, "NOT_RUN": NOT_RUN, "swatch": _swatch}
+        environment.filters |= {
+            "number": number,
+            "duration": pieces.duration,
+            "when": pieces.when,
+            "label": label,
+            "slug": pieces.slug,
+        }
+        environment.filters |= {"day": pieces.day, "counted": pieces.counted}
+        environment.globals |= {"WORDS": WORDS, "STATES": STATES, "NOT_RUN": NOT_RUN, "swatch": pieces.swatch}
         return environment
 
     def render(self, template: str, **context: Any) -> str:
@@ -176,7 +175,7 @@ class Pages:
             summary=summary,
             problem=problem,
             claims=self._claims(summary, study),
-            arms=_arms(summary) if summary is not None else None,
+            arms=pieces.arms(summary) if summary is not None else None,
             curves=curves,
             figures=self._figures(summary),
             states={row[0]: row[1] for row in states},
@@ -204,15 +203,15 @@ class Pages:
             "region": verdict.region if verdict else "",
             "n": verdict.n if verdict else 0,
             "method": verdict.method if verdict else "",
-            "reason": reason_text(verdict) if verdict else _why_not(claim, summary),
+            "reason": reason_text(verdict) if verdict else pieces.why_not(claim, summary),
             "chart": charts.interval_chart(verdict.interval, verdict.effect, verdict.region, verdict.verdict)
             if verdict
             else "",
             "tests": [str(test) for test in claim.tests],
             "given": [str(test) for test in claim.given],
-            "parts": [_part(part) for part in verdict.parts] if verdict else [],
+            "parts": [pieces.finding(part) for part in verdict.parts] if verdict else [],
             "paper": paper_text(claim.paper),
-            "figures": _paper_and_ours(claim, verdict, summary),
+            "figures": pieces.paper_and_ours(claim, verdict, summary),
             "where": str(claim.paper.get("where", "")) if isinstance(claim.paper, Mapping) else "",
             "committed": summary.committed.get(claim.id, "") if summary is not None else "",
         }
@@ -222,7 +221,7 @@ class Pages:
         for metric, facets in self.library.curves(name):
             parts = []
             for level, curves, notes in facets:
-                series = [_series(curve) for curve in curves]
+                series = [pieces.series(curve) for curve in curves]
                 title = f"{label(metric)}, {level}" if level else label(metric)
                 parts.append((level, charts.line_chart(title, series, wide=len(facets) == 1), notes))
             drawn.append({"metric": metric, "facets": parts})
@@ -298,18 +297,18 @@ class Pages:
             problem=problem,
             progress=now,
             charts=self._run_charts(directory),
-            metrics=_metric_table(entry, json.loads(row["metrics"])),
-            panels=_panels(entry.record),
-            config=_sections(entry),
+            metrics=pieces.metric_table(entry, json.loads(row["metrics"])),
+            panels=pieces.panels(entry.record),
+            config=pieces.sections(entry),
             images=self._images(path),
-            tables=_tables(directory),
-            log=log_tail(directory / "log.txt"),
+            tables=pieces.tables(directory),
+            log=pieces.log_tail(directory / "log.txt"),
             again=command,
-            directory=_shown(directory),
+            directory=pieces.shown(directory),
             studies=[(one["study"], one["arm"]) for one in study],
             siblings=siblings,
             is_paper=row["name"] in self.library.names(),
-            provenance=_provenance(entry),
+            provenance=pieces.provenance(entry),
             stages=self._stages(entry),
         )
 
@@ -343,7 +342,7 @@ class Pages:
             if not isinstance(stage, Mapping):
                 continue
             directory = Path(str(stage.get("directory", "")))
-            inside = _inside(directory, self.index.outputs)
+            inside = pieces.inside(directory, self.index.outputs)
             known = inside and self.index.rows("SELECT 1 FROM runs WHERE path = ?", [inside])
             found.append(
                 {
@@ -367,7 +366,7 @@ class Pages:
         for run in runs:
             run["config"] = {**json.loads(run["flat"]), "seed": run["seed"]}
             run["metrics"] = json.loads(run["metrics"])
-            run["title"] = run_title(run)
+            run["title"] = pieces.run_title(run)
         names = [run["title"] for run in runs]
         for run, title in zip(runs, names, strict=True):
             run["title"] = title if names.count(title) == 1 else f"{title} · {str(run['hash'])[:6]}"
@@ -433,7 +432,7 @@ class Pages:
             problem=problem,
             again=command,
             title=title or (f"search {Path(asked.search).name}" if asked.search else "sweep"),
-            run_title=run_title,
+            run_title=pieces.run_title,
         )
 
     def _parallel(self, sweep: Sweep) -> Markup:
@@ -442,214 +441,10 @@ class Pages:
             return Markup("")
         axes = [Axis.of(key, [run["values"][key] for run in done]) for key in sweep.keys]
         axes.append(Axis.of(sweep.metric, [run["value"] for run in done]))
-        return charts.parallel_chart(f"{sweep.metric} by overrides", axes, [run_title(run) for run in done], 0)
+        return charts.parallel_chart(f"{sweep.metric} by overrides", axes, [pieces.run_title(run) for run in done], 0)
 
     # Trouble -------------------------------------------------------------------------------
 
     def missing(self, message: str) -> str:
         """The page that says that there is none."""
         return self.render("missing.html", page="", message=message)
-
-
-# Pieces -------------------------------------------------------------------------------------
-
-
-def slug(text: str) -> str:
-    """Text as an identifier of an element."""
-    return re.sub(r"[^a-zA-Z0-9_-]+", "-", text).strip("-") or "x"
-
-
-def run_title(run: Mapping[str, Any]) -> str:
-    """What a run is called in a legend or list."""
-    name = run["arm"] or f"{run['name']} {str(run['hash'])[:6]}"
-    return f"{name} seed {run['seed']}" if run["seed"] is not None else name
-
-
-def _swatch(at: int) -> Markup:
-    return Markup(charts.swatch(at))
-
-
-def _duration(seconds: Any) -> str:
-    return "" if seconds is None else duration_text(float(seconds))
-
-
-def _when(text: Any) -> Markup:
-    """A time of a record, to the minute, in UTC."""
-    if not text:
-        return Markup("")
-    try:
-        at = datetime.fromisoformat(str(text)).astimezone(UTC)
-    except ValueError:
-        return escape(str(text))
-    return Markup(f'<time datetime="{at.isoformat()}" title="{at:%Y-%m-%d %H:%M:%S} UTC">{at:%Y-%m-%d %H:%M}</time>')
-
-
-def _day(text: Any) -> Markup:
-    """The day of a record's time, the time itself on hovering."""
-    whole = _when(text)
-    return Markup(re.sub(r"(>\d{4}-\d\d-\d\d) \d\d:\d\d<", r"\1<", str(whole)))
-
-
-def _counted(word: str, number: int) -> str:
-    """A verdict after a number: 3 hold, 1 holds."""
-    return word.removesuffix("s") if number != 1 and word in ("holds", "fails") else word
-
-
-def _why_not(claim: Claim, summary: StudySummary | None) -> str:
-    if summary is None:
-        return "its study has not been run here"
-    if claim.id in summary.unclaimed:
-        return "arms that it compares were not run, or `replicata report` has to decide it"
-    return ""
-
-
-def _part(part: Finding) -> dict[str, Any]:
-    return {
-        "test": part.test,
-        "verdict": part.verdict,
-        "effect": estimate_text(part.effect, part.interval),
-        "n": part.n,
-        "region": part.region,
-        "reason": "; ".join(part.reasons),
-        "chart": charts.interval_chart(part.interval, part.effect, part.region, part.verdict),
-        "parts": [_part(inner) for inner in part.parts],
-    }
-
-
-def _paper_and_ours(claim: Claim, verdict: Verdict | None, summary: StudySummary | None) -> list[dict[str, str]]:
-    """The paper's own figures beside ours: of arms their means, and of a single one that is no arm's the effect."""
-    if not isinstance(claim.paper, Mapping):
-        return []
-    metrics = [test.metric for test in claim.tests if test.metric]
-    rows = []
-    for name, value in claim.paper.items():
-        if name in ("unit", "where"):
-            continue
-        ours = ""
-        for arm in summary.arms if summary is not None else ():
-            found = arm.metrics.get(metrics[0]) if metrics and arm.arm == name else None
-            if found is not None:
-                level = ", ".join(map("=".join, arm.levels))
-                said = estimate_text(found.effect, found.interval).removesuffix(", no interval")
-                ours += ("; " if ours else "") + (f"{said} ({level})" if level else said)
-        if not ours and verdict is not None and sum(key not in ("unit", "where") for key in claim.paper) == 1:
-            ours = effect_text(verdict)
-        unit = str(claim.paper.get("unit", ""))
-        rows.append(
-            {
-                "arm": str(name),
-                "paper": f"{value} {unit}".strip(),
-                "ours": ours,
-                "metric": metrics[0] if metrics else "",
-            }
-        )
-    return rows
-
-
-def _arms(summary: StudySummary) -> dict[str, Any]:
-    header, rows = arms_table(summary, without=["peak_memory_mb"] if len(summary.arms) > 40 else [])
-    commands = [arm.command for arm in summary.arms]
-    return {"header": header, "rows": list(zip(rows, commands, strict=True))}
-
-
-def _series(curve: Curve) -> Series:
-    """The mean over seeds, with its band where there are several."""
-    several = max(curve.n) > 1
-    low, high = (curve.low, curve.high) if several else (None, None)
-    return Series(curve.name, curve.x, curve.mean, low, high, f"n = {max(curve.n)}")
-
-
-def _metric_table(entry: Entry, indexed: Mapping[str, float]) -> list[tuple[str, Any, Any]]:
-    """Final metrics, also those that are not finite, and those of the selected weights."""
-    said = entry.record.get("metrics")
-    final: Mapping[str, Any] = said if isinstance(said, Mapping) and said else indexed
-    selected = entry.record.get("selected")
-    own = selected.get("metrics") if isinstance(selected, Mapping) else None
-    best: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
-    return [(name, final.get(name), best.get(name)) for name in sorted({*final, *best})]
-
-
-def _panels(record: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[Any]]]]:
-    arms = record.get("arms")
-    arms = {name: own for name, own in arms.items() if isinstance(own, Mapping)} if isinstance(arms, Mapping) else {}
-    names = sorted({metric for own in arms.values() for metric in own})
-    return names, [(name, [own.get(metric) for metric in names]) for name, own in arms.items()]
-
-
-def _sections(entry: Entry) -> list[dict[str, Any]]:
-    """The config by its groups."""
-    groups: dict[str, list[tuple[str, Any]]] = {}
-    for key, value in entry.config.items():
-        head, _, tail = key.partition(".")
-        groups.setdefault(head if tail else "run", []).append((tail or key, value))
-    order = ["method", "model", "data", "optimizer", "scheduler", "trainer", "run"]
-    names = sorted(groups, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return [
-        {"name": name, "items": [(key, _value(value)) for key, value in groups[name]], "open": name in order[:4]}
-        for name in names
-    ]
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _tables(directory: Path) -> list[tuple[str, int]]:
-    folder = directory / "tables"
-    return [(path.stem, path.stat().st_size) for path in sorted(folder.glob("*.parquet"))] if folder.is_dir() else []
-
-
-def _provenance(entry: Entry) -> list[tuple[str, str]]:
-    """What a run stands on, in rows."""
-    record = entry.record
-    git, hardware, data = (_mapping(record.get(key)) for key in ("git", "hardware", "data"))
-    gpus = hardware.get("gpus") or []
-    rows = [
-        ("started", str(record.get("started") or "")),
-        ("ended", str(record.get("ended") or "")),
-        ("resumed", f"{record['resumed']} times" if record.get("resumed") else ""),
-        ("git revision", f"{git.get('revision', '')}{' (dirty)' if git.get('dirty') else ''}" if git else ""),
-        ("code fingerprint", entry.code),
-        ("config hash", entry.hash),
-        ("data", str(data.get("target", ""))),
-        ("data fingerprint", str(data.get("fingerprint", ""))),
-        ("processor", " ".join(str(hardware[key]) for key in ("processor", "instructions") if key in hardware)),
-        ("cores, memory", f"{hardware.get('cores')}, {hardware.get('memory_gb')} GB" if hardware else ""),
-        ("GPUs", ", ".join(map(str, gpus))),
-        ("threads", str(record.get("threads") or "")),
-    ]
-    versions = record.get("versions")
-    if isinstance(versions, Mapping):
-        rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
-    return [(name, value) for name, value in rows if value]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def log_tail(path: Path) -> str:
-    """The last lines of a log, as text."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - LOG_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-    lines = text.splitlines()
-    return "\n".join(lines[-LOG_LINES:] if size <= LOG_BYTES else lines[1:][-LOG_LINES:])
-
-
-def _inside(path: Path, outputs: Path) -> str:
-    """A directory as its place below the outputs folder; empty where it is not below it."""
-    absolute = Path(os.path.abspath(path))
-    return absolute.relative_to(outputs).as_posix() if absolute.is_relative_to(outputs) else ""
-
-
-def _shown(directory: Path) -> str:
-    """A directory as one would type it here."""
-    here = Path.cwd()
-    return shlex.quote(str(directory.relative_to(here) if directory.is_relative_to(here) else directory))
