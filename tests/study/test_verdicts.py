@@ -166,6 +166,13 @@ def test_a_claim_falls_when_its_arm_comes_out_otherwise(study: Study, table: Tab
     assert after["arms"] == json.loads(json.dumps(results["arms"]))
 
 
+def test_where_all_arms_are_new_nothing_is_said_of_the_runs_before(study: Study, table: Table, results: Any) -> None:
+    before = json.loads(json.dumps(results)) | {"hardware": ["another"], "versions": {"torch": "1"}, "seconds": 1e6}
+    assert verdicts.joined(before, results, study) == json.loads(json.dumps(results))
+    some = verdicts.joined(before, of_arms(study, table, "old"), study)
+    assert "another" in some["hardware"]
+
+
 @pytest.mark.parametrize(("key", "value"), [("scale", "paper"), ("overrides", ["a=1"]), ("reconstructed", False)])
 def test_results_of_other_runs_are_not_joined(
     study: Study, table: Table, results: dict[str, Any], key: str, value: Any

@@ -85,11 +85,15 @@ def joined(before: Mapping[str, Any], results: Mapping[str, Any], study: Study) 
     kept = {claim.id for claim in study.claims if not changed & needed_arms(study, [claim])}
     claims = {claim["id"]: claim for claim in before["claims"] if claim["id"] in kept}
     claims |= {claim["id"]: claim for claim in results["claims"]}
-    again = sum(_seconds(before["arms"][name]) for name in fresh if name in before["arms"])
-    return {
+    together = {
         **results,
         "claims": [claims[claim.id] for claim in study.claims if claim.id in claims],
         "arms": {name: content for name, content in arms.items() if content is not None},
+    }
+    if together["arms"].keys() <= fresh.keys():
+        return together
+    again = sum(_seconds(before["arms"][name]) for name in fresh if name in before["arms"])
+    return together | {
         "versions": {
             package: ", ".join(sorted({*_listed(before["versions"], package), *_listed(results["versions"], package)}))
             for package in sorted({*before["versions"], *results["versions"]})
