@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from replicata.data.loaders import Batch, EpochOrder
-from replicata.streams import Stream
+from replicata.streams import Stream, Streams
 
 Example = dict[str, Any]
 
@@ -104,3 +106,75 @@ class StreamedBatches:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self._restored = (state["epoch"], state["position"])
+
+
+class Reader(Protocol):
+    """The examples of a split, by their row."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, row: int) -> Example: ...
+
+
+class StreamingDataModule(LightningDataModule):
+    """A data set that is read from its files as it is needed.
+
+    A subclass implements ``setup``, which fills :attr:`readers` and :attr:`fingerprint`. Where :meth:`collate` does not
+    stack what it is given, the subclass defines that too.
+
+    Args:
+        root: Folder that holds the files.
+        batch_size: Rows per training batch and process.
+        eval_batch_size: Rows per validation and test batch and process; ``None``: ``batch_size``.
+        workers: Processes that read and augment, for each process that trains.
+
+    Attributes:
+        streams: The run's streams, set by the runner.
+        readers: After ``setup``, the splits ``train``, ``val`` and ``test``. What a training example draws comes from
+            the run's streams.
+        fingerprint: After ``setup``, SHA-256 of what tells one set of files from another.
+    """
+
+    streams: Streams
+
+    def __init__(self, root: str | Path, *, batch_size: int, eval_batch_size: int | None, workers: int) -> None:
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size or batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {value}")
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size or batch_size, workers
+        self.readers: dict[str, Any] = {}
+        self.fingerprint = ""
+
+    def collate(self, examples: list[Example]) -> Batch:
+        """A batch of a list of examples."""
+        return default_collate(examples)
+
+    def train_dataloader(self) -> StreamedBatches:
+        return self._loader("train", self.batch_size)
+
+    def val_dataloader(self) -> StreamedBatches:
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> StreamedBatches:
+        return self._loader("test", self.eval_batch_size)
+
+    def _loader(self, split: str, batch_size: int) -> StreamedBatches:
+        trainer = self.trainer
+        assert trainer is not None
+        reader: Reader = self.readers[split]
+        training = split == "train"
+        return StreamedBatches(
+            reader,
+            len(reader),
+            batch_size,
+            self.streams.order if training else None,
+            noise=self.streams.noise if training else None,
+            workers=self.workers,
+            drop_last=training,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+            collate=self.collate,
+        )

@@ -53,13 +53,13 @@ def test_images_are_torchvisions_classic_recipe(root: Path, fit: Callable[..., A
     cut = [transforms.RandomResizedCrop(16), transforms.RandomHorizontalFlip()]
     batch = next(iter(found.train_dataloader()))
     for row, image, label in zip(batch["index"].tolist(), batch["x"], batch["y"].tolist(), strict=True):
-        path, expected = found.sets["train"].samples[row]
+        path, expected = found.readers["train"].images.samples[row]
         assert label == expected
         with Stream(*found.streams.noise.key, 0, row).as_global():
             torch.testing.assert_close(image, transforms.Compose([*cut, *standard])(Image.open(path)))
     evaluation = transforms.Compose([transforms.Resize(20), transforms.CenterCrop(16), *standard])
     batch = next(iter(found.test_dataloader()))
-    torch.testing.assert_close(batch["x"][1], evaluation(Image.open(found.sets["val"].samples[1][0])))
+    torch.testing.assert_close(batch["x"][1], evaluation(Image.open(found.readers["val"].images.samples[1][0])))
     assert batch["index"].tolist() == [0, 1, 2, 3]
 
 

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 
-from replicata.data.streaming import Example, StreamedBatches
+from replicata.data.streaming import Example, StreamingDataModule
 from replicata.errors import UserError
-from replicata.streams import Streams
 
 BLOCK = 2**20  # tokens that are looked at, at the beginning, and bytes that are hashed at both ends
 
 
-class TokenFile(LightningDataModule):
+class TokenFile(StreamingDataModule):
     """Windows of flat files of tokens: unsigned 16 bits each, or signed 32 where the vocabulary needs them.
 
     Such are the ``.bin`` files of Megatron's indexed data sets; ``python prepare_data.py -d ./data openwebtext2`` of
@@ -32,16 +30,12 @@ class TokenFile(LightningDataModule):
         val_share: Share of the training file that is kept for validation.
         context: Tokens :math:`T` of a window; windows do not overlap.
         vocab_size: Declared fact; what is padded to a round number is not checked.
-        batch_size: Windows per training batch and process.
-        eval_batch_size: Windows per validation and test batch and process.
-        workers: Processes that read, for each process that trains.
+        batch_size, eval_batch_size, workers: See :class:`~replicata.data.streaming.StreamingDataModule`.
 
     Attributes:
-        streams: The run's streams, set by the runner.
         fingerprint: After ``setup``, SHA-256 over sizes and both ends of the files.
     """
 
-    streams: Streams
     columns = frozenset({"tokens", "targets", "index"})
 
     def __init__(
@@ -54,18 +48,14 @@ class TokenFile(LightningDataModule):
         context: int,
         vocab_size: int,
         batch_size: int = 4,
-        eval_batch_size: int = 4,
+        eval_batch_size: int | None = None,
         workers: int = 2,
     ) -> None:
         if not 0 < val_share < 1:
             raise ValueError(f"data.val_share must be in (0, 1), got {val_share}")
-        super().__init__()
-        self.root = Path(root).expanduser()
+        super().__init__(root, batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers)
         self.files, self.val_share = {"train": train, "test": test}, val_share
         self.context, self.vocab_size = context, vocab_size
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
-        self.readers: dict[str, WindowReader] = {}
-        self.fingerprint = ""
 
     def setup(self, stage: str | None = None) -> None:
         if self.readers:
@@ -98,31 +88,6 @@ class TokenFile(LightningDataModule):
         if largest >= self.vocab_size:
             raise UserError(f"data.vocab_size is declared as {self.vocab_size}, but the data has token {largest}")
 
-    def train_dataloader(self) -> StreamedBatches:
-        return self._loader("train", self.batch_size)
-
-    def val_dataloader(self) -> StreamedBatches:
-        return self._loader("val", self.eval_batch_size)
-
-    def test_dataloader(self) -> StreamedBatches:
-        return self._loader("test", self.eval_batch_size)
-
-    def _loader(self, split: str, batch_size: int) -> StreamedBatches:
-        trainer = self.trainer
-        assert trainer is not None
-        training = split == "train"
-        return StreamedBatches(
-            self.readers[split],
-            self.readers[split].count,
-            batch_size,
-            self.streams.order if training else None,
-            workers=self.workers,
-            drop_last=training,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-        )
-
 
 class WindowReader:
     """One window by its row.
@@ -138,6 +103,9 @@ class WindowReader:
     def __init__(self, path: Path, kind: np.dtype, context: int, first: int, count: int) -> None:
         self.path, self.kind, self.context, self.first, self.count = path, kind, context, first, count
         self._tokens: Any = None
+
+    def __len__(self) -> int:
+        return self.count
 
     def __call__(self, row: int) -> Example:
         if self._tokens is None:  # each worker maps the file for itself

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
-from replicata.data.streaming import Example, StreamedBatches
+from replicata.data.streaming import Example, StreamingDataModule
 from replicata.errors import UserError
-from replicata.streams import Streams
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 
 
-class CaptionedImages(LightningDataModule):
+class CaptionedImages(StreamingDataModule):
     """Lists of images with their captions, as ALBEF and the works that follow it publish them.
 
     A list is a JSON file of objects with ``image``, a path, and ``caption``, a text or several. Training images are cut
@@ -38,16 +36,12 @@ class CaptionedImages(LightningDataModule):
         length: Tokens :math:`L` after which a caption is cut.
         captions: Captions :math:`C` of an image in evaluation; each must have as many.
         in_shape, vocab_size, n_train: Declared facts.
-        batch_size: Images per training batch and process.
-        eval_batch_size: Images per validation and test batch and process.
-        workers: Processes that read and augment, for each process that trains.
+        batch_size, eval_batch_size, workers: See :class:`~replicata.data.streaming.StreamingDataModule`.
 
     Attributes:
-        streams: The run's streams, set by the runner.
         fingerprint: After ``setup``, SHA-256 of the lists.
     """
 
-    streams: Streams
     columns = frozenset({"image", "tokens", "lengths", "key", "index"})
 
     def __init__(
@@ -64,21 +58,17 @@ class CaptionedImages(LightningDataModule):
         vocab_size: int,
         n_train: int,
         batch_size: int = 256,
-        eval_batch_size: int = 256,
+        eval_batch_size: int | None = None,
         workers: int = 8,
     ) -> None:
         if {*lists} != {"train", "val", "test"} or {*images} != {*lists}:
             raise ValueError("data.lists and data.images must each name train, val and test")
         if list(in_shape) != [3, size, size]:
             raise ValueError(f"data.in_shape must be [3, {size}, {size}]")
-        super().__init__()
-        self.root = Path(root).expanduser()
+        super().__init__(root, batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers)
         self.lists, self.images, self.tokenizer = dict(lists), dict(images), tokenizer
         self.size, self.length, self.captions = size, length, captions
         self.in_shape, self.vocab_size, self.n_train = list(in_shape), vocab_size, n_train
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size, workers
-        self.readers: dict[str, CaptionReader] = {}
-        self.fingerprint = ""
 
     def setup(self, stage: str | None = None) -> None:
         if self.readers:
@@ -114,32 +104,6 @@ class CaptionedImages(LightningDataModule):
         finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(MEAN), list(STD))]
         return v2.Compose([*change, *finish])
 
-    def train_dataloader(self) -> StreamedBatches:
-        return self._loader("train", self.batch_size)
-
-    def val_dataloader(self) -> StreamedBatches:
-        return self._loader("val", self.eval_batch_size)
-
-    def test_dataloader(self) -> StreamedBatches:
-        return self._loader("test", self.eval_batch_size)
-
-    def _loader(self, split: str, batch_size: int) -> StreamedBatches:
-        trainer = self.trainer
-        assert trainer is not None
-        training = split == "train"
-        return StreamedBatches(
-            self.readers[split],
-            len(self.readers[split].entries),
-            batch_size,
-            self.streams.order if training else None,
-            noise=self.streams.noise if training else None,
-            workers=self.workers,
-            drop_last=training,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-        )
-
 
 class CaptionReader:
     """One example by its row.
@@ -157,6 +121,9 @@ class CaptionReader:
     ) -> None:
         self.entries, self.folder = entries, folder
         self.tokenizer, self.transform, self.length = tokenizer, transform, length
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     def __call__(self, row: int) -> Example:
         from PIL import Image

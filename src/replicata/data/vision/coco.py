@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from replicata.data.loaders import Batch
-from replicata.data.streaming import Example, StreamedBatches
+from replicata.data.streaming import Example, StreamingDataModule
 from replicata.data.vision.voc import padded
 from replicata.errors import UserError
-from replicata.streams import Streams
 
 
-class COCO(LightningDataModule):
+class COCO(StreamingDataModule):
     """Training images are scaled, mirrored with probability one half and standardised, others scaled and standardised.
 
     ``val`` and ``test`` are both the 5,000 validation images, as in most papers: nothing may be selected on ``val``.
@@ -39,16 +37,12 @@ class COCO(LightningDataModule):
         divisor: Sides are padded to multiples of it.
         num_classes: Declared fact.
         mean, std: Of each channel, subtracted and divided by.
-        batch_size: Rows per training batch and process.
-        eval_batch_size: Rows per validation and test batch and process; ``None``: ``batch_size``.
-        workers: Processes that read and augment, for each process that trains.
+        batch_size, eval_batch_size, workers: See :class:`~replicata.data.streaming.StreamingDataModule`.
 
     Attributes:
-        streams: The run's streams, set by the runner.
         fingerprint: After ``setup``, SHA-256 of both annotation files.
     """
 
-    streams: Streams
     columns = frozenset({"x", "boxes", "labels", "crowd", "size", "index"})
     folder = "coco"
 
@@ -68,15 +62,12 @@ class COCO(LightningDataModule):
     ) -> None:
         if len(short) != 2 or not 0 < short[0] <= short[1] <= long:
             raise ValueError(f"data.short must be two lengths up to data.long={long}, got {list(short)}")
-        if divisor < 1 or batch_size < 1:
-            raise ValueError(f"data.divisor and data.batch_size must be at least 1, got {divisor} and {batch_size}")
-        super().__init__()
-        self.root = Path(root).expanduser() / self.folder
+        if divisor < 1:
+            raise ValueError(f"data.divisor must be at least 1, got {divisor}")
+        folder = Path(root).expanduser() / self.folder
+        super().__init__(folder, batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers)
         self.short, self.long, self.divisor = (short[0], short[1]), long, divisor
         self.num_classes, self.mean, self.std = num_classes, list(mean), list(std)
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size or batch_size, workers
-        self.readers: dict[str, Reader] = {}
-        self.fingerprint = ""
 
     def setup(self, stage: str | None = None) -> None:
         if self.readers:
@@ -102,36 +93,10 @@ class COCO(LightningDataModule):
                 std=self.std,
                 training=split == "train",
             )
+        self.readers["test"] = self.readers["val"]
         self.fingerprint = digest.hexdigest()
         if (classes := len(self.readers["train"].classes)) != self.num_classes:
             raise UserError(f"data.num_classes is declared as {self.num_classes}, but the data has {classes}")
-
-    def train_dataloader(self) -> StreamedBatches:
-        return self._loader("train", self.batch_size)
-
-    def val_dataloader(self) -> StreamedBatches:
-        return self._loader("val", self.eval_batch_size)
-
-    def test_dataloader(self) -> StreamedBatches:
-        return self.val_dataloader()
-
-    def _loader(self, split: str, batch_size: int) -> StreamedBatches:
-        trainer = self.trainer
-        assert trainer is not None
-        training = split == "train"
-        return StreamedBatches(
-            self.readers[split],
-            len(self.readers[split].ids),
-            batch_size,
-            self.streams.order if training else None,
-            noise=self.streams.noise if training else None,
-            workers=self.workers,
-            drop_last=training,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-            collate=self.collate,
-        )
 
     def collate(self, examples: list[Example]) -> Batch:
         """Pad images to the largest of them, boxes to the most."""
@@ -182,6 +147,9 @@ class Reader:
         self.short, self.long, self.mean, self.std, self.training = short, long, list(mean), list(std), training
         every = range(len(self.images.ids))
         self.ids = [row for row in every if self._boxes(coco.imgToAnns[self.images.ids[row]])] if training else [*every]
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def __call__(self, row: int) -> Example:
         from torchvision.transforms.v2 import functional as T

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from replicata.data.streaming import Example, StreamedBatches
+from replicata.data.streaming import Example, StreamingDataModule
 from replicata.errors import UserError
-from replicata.streams import Streams
+
+_SETS = {"train": "train", "val": "val", "test": "val"}
 
 
-class ImageNet(LightningDataModule):
+class ImageNet(StreamingDataModule):
     """Training images are cut at random places and sizes and flipped (torchvision's RandomResizedCrop and
     RandomHorizontalFlip, defaults), others scaled and cut from the centre; all are standardised.
 
@@ -30,16 +30,12 @@ class ImageNet(LightningDataModule):
         resize: To what the shorter side is scaled for evaluation, before the centre is cut out.
         in_shape, in_features, num_classes: Declared facts.
         mean, std: Of each channel, subtracted and divided by.
-        batch_size: Rows per training batch and process.
-        eval_batch_size: Rows per validation and test batch and process; ``None``: ``batch_size``.
-        workers: Processes that read and augment, for each process that trains.
+        batch_size, eval_batch_size, workers: See :class:`~replicata.data.streaming.StreamingDataModule`.
 
     Attributes:
-        streams: The run's streams, set by the runner.
         fingerprint: After ``setup``, SHA-256 over the names and classes of all files.
     """
 
-    streams: Streams
     columns = frozenset({"x", "y", "index"})
     folder = "imagenet"
 
@@ -62,16 +58,13 @@ class ImageNet(LightningDataModule):
             raise ValueError(f"data.size must be from 1 to data.resize={resize}, got {size}")
         if list(in_shape) != [3, size, size] or in_features != 3 * size * size:
             raise ValueError(f"data.in_shape must be [3, {size}, {size}] and in_features their product")
-        super().__init__()
-        self.root = Path(root).expanduser() / self.folder
+        folder = Path(root).expanduser() / self.folder
+        super().__init__(folder, batch_size=batch_size, eval_batch_size=eval_batch_size, workers=workers)
         self.size, self.resize, self.mean, self.std = size, resize, list(mean), list(std)
         self.in_shape, self.in_features, self.num_classes = list(in_shape), in_features, num_classes
-        self.batch_size, self.eval_batch_size, self.workers = batch_size, eval_batch_size or batch_size, workers
-        self.sets: dict[str, Any] = {}
-        self.fingerprint = ""
 
     def setup(self, stage: str | None = None) -> None:
-        if self.sets:
+        if self.readers:
             return
         from torchvision.datasets import ImageNet as Official
 
@@ -82,16 +75,16 @@ class ImageNet(LightningDataModule):
                 f" official archives into a folder of your own, unpack them there by torchvision.datasets.ImageNet, and"
                 f" name the folder {self.folder} under {self.root.parent}"
             )
-        self.sets = {
-            split: Official(str(self.root), split, transform=self.transform(split)) for split in ("train", "val")
-        }
+        sets = {split: Official(str(self.root), split, transform=self.transform(split)) for split in ("train", "val")}
         digest = hashlib.sha256()
-        for found in self.sets.values():
+        for found in sets.values():
             for path, label in found.samples:
                 digest.update(f"{Path(path).relative_to(self.root).as_posix()}:{label}\n".encode())
         self.fingerprint = digest.hexdigest()
-        if (classes := len(self.sets["train"].classes)) != self.num_classes:
+        if (classes := len(sets["train"].classes)) != self.num_classes:
             raise UserError(f"data.num_classes is declared as {self.num_classes}, but the data has {classes}")
+
+        self.readers = {split: _Reader(sets[name]) for split, name in _SETS.items()}
 
     def transform(self, split: str) -> Any:
         """From a photograph to the image that the network gets."""
@@ -105,38 +98,15 @@ class ImageNet(LightningDataModule):
         finish = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
         return v2.Compose([*cut, *finish])
 
-    def train_dataloader(self) -> StreamedBatches:
-        return self._loader("train", self.batch_size)
-
-    def val_dataloader(self) -> StreamedBatches:
-        return self._loader("val", self.eval_batch_size)
-
-    def test_dataloader(self) -> StreamedBatches:
-        return self.val_dataloader()
-
-    def _loader(self, split: str, batch_size: int) -> StreamedBatches:
-        trainer = self.trainer
-        assert trainer is not None
-        training = split == "train"
-        return StreamedBatches(
-            _Reader(self.sets[split]),
-            len(self.sets[split]),
-            batch_size,
-            self.streams.order if training else None,
-            noise=self.streams.noise if training else None,
-            workers=self.workers,
-            drop_last=training,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-        )
-
 
 class _Reader:
     """One example of a torchvision set, as a dict."""
 
     def __init__(self, images: Any) -> None:
         self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def __call__(self, row: int) -> Example:
         image: Tensor
