@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from replicata.run.identity import resolved
 from replicata.streams import Streams
 from replicata.study.parse import parse
 from replicata.study.plan import expand
+from replicata.study.schema import Study
 
 RATES = torch.tensor([0.3, 0.3, 0.3, 0.05])
 FETCH = {"obs_shape": [10], "num_words": 11, "num_actions": 4, "continuous": False, "horizon": 40}
@@ -460,15 +461,20 @@ def environment_steps(config: DictConfig) -> int:
     return data.num_envs * data.n_steps * data.rollouts_per_epoch * config.trainer.max_epochs
 
 
-def arm(name: str, experiment: str = "control/gbrl", *more: str) -> DictConfig:
-    study = parse(compose([f"experiment={experiment}"]).study, experiment)
-    (spec, *_) = expand(study, arms=[name], seeds=1)
-    return resolved(compose([*spec.overrides, *more]))
+@cache
+def study(experiment: str) -> Study:
+    return parse(compose([f"experiment={experiment}"]).study, experiment)
+
+
+def composed(name: str, experiment: str = "control/gbrl") -> DictConfig:
+    """An arm, at the first level of its factor."""
+    (spec, *_) = expand(study(experiment), arms=[name], seeds=1)
+    return compose(list(spec.overrides))
 
 
 def test_arms_of_a_problem_get_the_same_steps_and_the_cards_settings() -> None:
     ours, network, a2c, pole, pole_network = (
-        arm(name) for name in ("gbrl_ppo", "nn_ppo", "gbrl_a2c", "gbrl_ppo_cartpole", "nn_ppo_cartpole")
+        resolved(composed(name)) for name in ("gbrl_ppo", "nn_ppo", "gbrl_a2c", "gbrl_ppo_cartpole", "nn_ppo_cartpole")
     )
     assert {environment_steps(each) for each in (ours, network, a2c)} == {90_112}
     assert {environment_steps(each) for each in (pole, pole_network)} == {60_416}
@@ -520,7 +526,7 @@ PAPER = "control/gbrl_paper"
 
 
 def test_the_papers_scale_has_all_arms() -> None:
-    laptop, paper = (parse(compose([f"experiment={name}"]).study, name) for name in ("control/gbrl", PAPER))
+    laptop, paper = study("control/gbrl"), study(PAPER)
     assert set(paper.arms) == {*laptop.arms, "package_gbrl"}
     assert {claim.id for claim in laptop.claims if claim.role == "claim"} <= {claim.id for claim in paper.claims}
     assert all(claim.scale == "paper" for claim in paper.claims)
@@ -528,7 +534,7 @@ def test_the_papers_scale_has_all_arms() -> None:
 
 
 def test_minigrid_at_the_papers_scale_takes_two_steps() -> None:
-    trees, network, a2c = (arm(name, PAPER) for name in ("gbrl_ppo", "nn_ppo", "gbrl_a2c"))
+    trees, network, a2c = (resolved(composed(name, PAPER)) for name in ("gbrl_ppo", "nn_ppo", "gbrl_a2c"))
     for length, steps in (("short", 1_000_000), ("long", 10_000_000)):
         for config in (trees, network, a2c):
             rollout = config.data.num_envs * config.data.n_steps
@@ -542,13 +548,12 @@ def test_minigrid_at_the_papers_scale_takes_two_steps() -> None:
 
 
 def test_gymnasiums_tasks_at_the_papers_scale_take_two_steps() -> None:
-    study = parse(compose([f"experiment={PAPER}"]).study, PAPER)
-    levels = study.factors["env"].levels
+    levels = study(PAPER).factors["env"].levels
+    assert list(levels) == ["cartpole", "acrobot", "lunarlander", "mountaincar", "mountaincar_continuous", "pendulum"]
     for name in ("gbrl_ppo_cartpole", "nn_ppo_cartpole"):
-        (spec,) = [each for each in expand(study, arms=[name], seeds=1) if dict(each.levels)["env"] == "cartpole"]
-        composed = compose(list(spec.overrides))
-        for level in ("cartpole", "acrobot", "lunarlander", "mountaincar", "mountaincar_continuous", "pendulum"):
-            changed = OmegaConf.merge(composed, OmegaConf.from_dotlist(list(levels[level])))
+        base = composed(name, PAPER)
+        for level, overrides in levels.items():
+            changed = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
             assert isinstance(changed, DictConfig)
             config = resolved(changed)
             method = two_steps(config)
