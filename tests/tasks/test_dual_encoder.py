@@ -115,7 +115,12 @@ def test_a_process_without_rows_counts_for_nothing() -> None:
     batch = data.transform({name: column[:1] for name, column in data.splits["train"].items()})
     batch |= {"index": torch.zeros(1, dtype=torch.long), "share": torch.tensor(0.0)}
     seen: list[int] = []
-    made.objective = lambda _, image, text: seen.append(len(image)) or image.sum() + text.sum()
+
+    def objective(batch: Any, image: Tensor, text: Tensor) -> Tensor:
+        seen.append(len(image))
+        return image.sum() + text.sum()
+
+    made.objective = objective
     made.training_step(batch, 0)
     made.training_step(batch | {"share": torch.tensor(0.5)}, 0)
     assert seen == [0, 1]
@@ -132,11 +137,11 @@ def test_without_memory_sogclr_has_the_gradient_of_logsumexp_over_negatives(seed
     losses = made.objective({"index": torch.arange(7)}, image, text)
     ours = torch.autograd.grad(sum(losses.values()), (image, text))
     similarity = image @ text.t()
-    plain = sum(
+    sides = [
         (tau * (others(rows - rows.diagonal()[:, None]) / tau).logsumexp(1)).mean()
         for rows in (similarity, similarity.t())
-    )
-    for one, other in zip(ours, torch.autograd.grad(plain, (image, text)), strict=True):
+    ]
+    for one, other in zip(ours, torch.autograd.grad(sum(sides[1:], sides[0]), (image, text)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
 
 
@@ -172,6 +177,41 @@ def test_the_slope_is_that_of_the_whole_objective() -> None:
         (expected,) = torch.autograd.grad((tau * means + tau * rho).sum(), tau)
         _, slope = made.estimate(side, differences, tau.detach(), index)
         torch.testing.assert_close(slope + rho, expected, rtol=1e-5, atol=1e-5)
+
+
+# What SogCLR_Loss and iSogCLR_Loss of the code of the authors of TempNet give in each of four batches:
+# the loss and its gradient on images and texts, along waves.
+ORDERS = ((3, 8, 0, 11, 5, 6), (1, 9, 4, 10, 2, 7), (7, 0, 2, 5, 9, 11), (6, 3, 10, 1, 8, 4))  # two epochs
+FIRST = [(0.07009, 0.15114, 0.26804), (1.5652, -0.74583, 0.6596)]
+SOGCLR = [*FIRST, (0.38218, -0.04845, -0.03595), (0.14557, -0.08719, 0.002)]
+ISOGCLR = [*FIRST, (0.39295, -0.05349, -0.05993), (0.1481, -0.08663, 0.00216)]
+
+
+def waves(step: float, *shape: int) -> Tensor:
+    """Numbers that any program can make again."""
+    return torch.sin(step * torch.arange(1, shape[0] * shape[1] + 1, dtype=torch.float64)).reshape(shape).float()
+
+
+def two_epochs(made: SogCLR) -> list[tuple[float, ...]]:
+    found = []
+    for step, order in enumerate(ORDERS):
+        image = F.normalize(waves(1.7 + step, 6, 8), dim=1).requires_grad_()
+        text = F.normalize(0.3 * image.detach() + waves(2.3 + step, 6, 8), dim=1).requires_grad_()
+        loss = sum(made.objective({"index": torch.tensor(order)}, image, text).values(), torch.zeros(()))
+        slopes = torch.autograd.grad(loss, (image, text))
+        found.append((float(loss.detach()), *(float((slope * waves(3.1, 6, 8)).sum()) for slope in slopes)))
+    return found
+
+
+def test_two_epochs_have_the_numbers_of_the_authors_code() -> None:
+    for ours, theirs in zip(two_epochs(method(SogCLR, examples=12, tau=0.1)), SOGCLR, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=2e-5)
+    made = method(ISogCLR, examples=12, rho=1.2, tau_max=0.2, tau_init=0.1)
+    for ours, theirs in zip(two_epochs(made), ISOGCLR, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=2e-5)
+    rows = [0, 3, 7, 11]
+    assert made.image_tau[rows].tolist() == pytest.approx([0.09065, 0.0683, 0.02672, 0.07695], abs=2e-5)
+    assert made.text_tau[rows].tolist() == pytest.approx([0.10646, 0.05791, 0.02729, 0.09907], abs=2e-5)
 
 
 def test_temperatures_follow_the_slope_by_momentum() -> None:
