@@ -545,6 +545,9 @@ def test_minigrid_at_the_papers_scale_takes_two_steps() -> None:
     assert method.model(torch.zeros(1, 51)).shape == (1, 8)
     assert two_steps(a2c).model.trees == 2
     assert two_steps(network).model.actor.layers[0].in_features == 2835
+    noisy = resolved(composed("nn_ppo_noise", PAPER))
+    assert two_steps(noisy).model.actor.layers[0].in_features == (51 + 32) * 264
+    assert isinstance(build(resolved(composed("fit_time", PAPER)), Streams(0), {})[1], FitTime)
 
 
 def test_gymnasiums_tasks_at_the_papers_scale_take_two_steps() -> None:
@@ -560,6 +563,7 @@ def test_gymnasiums_tasks_at_the_papers_scale_take_two_steps() -> None:
             steps = 1_500_000 if level == "lunarlander" else 1_000_000
             assert 0 <= environment_steps(config) - steps < config.data.num_envs * config.data.n_steps
             assert (method.model.log_std is not None) == (level in ("mountaincar_continuous", "pendulum"))
+    assert composed("random_policy_cartpole", PAPER).get("optimizer") is None  # it has nothing to learn
 
 
 # Mistakes -----------------------------------------------------------------------------------
