@@ -125,6 +125,8 @@ def test_a_paper_of_the_package_has_its_method_with_equations(outputs, client) -
     assert 'class="eq-number">(4)' in text
     assert "\\tilde" not in text, "no LaTeX is left"
     assert "Nobody has run this study here" in text, "these are no committed results"
+    text = page(client(outputs), "/papers/efficient/dycl")
+    assert "condition-free parts one by one.</p>" in text, "what its colon leads to stands elsewhere on the page"
 
 
 def test_committed_results_are_shown_where_there_are_no_runs(outputs, client) -> None:

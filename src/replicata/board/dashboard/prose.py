@@ -114,6 +114,8 @@ def _read(module: str, path: Path, _changed: int) -> Prose | None:
     authors, idea, body = [*paragraphs, "", "", ""][:3]
     if ".. " in idea[:3]:
         idea, body = "", f"{idea}\n\n{body}"
+    if idea.endswith(":"):  # what follows is shown elsewhere on the page
+        idea = f"{idea.rstrip(':')}."
     return Prose(title.strip().rstrip("."), to_html(authors), to_html(idea), to_html(body), path, module)
 
 
