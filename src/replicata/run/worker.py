@@ -46,4 +46,7 @@ def main(directory: Path, task: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    status = main(Path(sys.argv[1]), sys.argv[2])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is written; an ordinary exit under threads of gloo's aborts the process now and then
