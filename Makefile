@@ -21,7 +21,7 @@ demo: setup      ## a real comparison on embedded data, in two minutes
 	$(REPLICATA) study adaptive/mip --arms default,mip --seeds 3 launcher=local
 
 test: setup lint ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 0 --reruns 1 $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 0 $(PYTEST)
 
 lint: setup      ## ruff, mypy, import contract
 	$(BIN)/ruff check .

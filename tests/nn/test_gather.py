@@ -37,6 +37,7 @@ def test_one_process_keeps_its_rows() -> None:
     assert gather_rows(ROWS) is ROWS
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     mp.spawn(work, args=(str(tmp_path),), nprocs=2)

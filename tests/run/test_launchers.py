@@ -304,6 +304,7 @@ def test_workers_end_with_their_parent(
     assert states <= ({"interrupted"} if how == signal.SIGINT else {"running"})
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_processes_of_torchrun_are_one_run(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``scripts/multi_node.sh`` starts, here with two machines that are both this one, and with stages."""

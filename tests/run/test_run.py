@@ -182,6 +182,7 @@ def test_command_line_answers_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.processes
 def test_ddp_in_a_sweep_equals_one_process(toy: Toy, records: Records) -> None:
     """Two gloo processes of half the batch: the same steps, uneven last batches included."""
     common = ["model=linear", "method.sigma=0", "trainer.max_epochs=2", "test=last"]

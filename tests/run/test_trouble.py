@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from replicata.run import record as run_record
+
 Toy = Callable[..., Any]
 Records = Callable[..., dict[Path, dict[str, Any]]]
 OUTSIDE = Path(__file__).parents[1] / "outside"
@@ -224,6 +226,28 @@ def test_interrupted_by_the_keyboard(
     assert child("resume", next(iter(records()))).status() == 0
     ((_, record),) = records().items()
     assert record["status"] == "finished"
+
+
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_interrupted_right_after_a_record_was_written(
+    status: str, toy: Toy, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes at any moment, those before the first step and after the last among them."""
+    write = run_record.write_record
+
+    def interrupted(directory: Path, content: dict[str, Any]) -> None:
+        write(directory, content)
+        if content["status"] == status:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_record, "write_record", interrupted)
+        assert toy("toy").status == 130
+    ((_, found),) = records().items()
+    assert found["status"] == "interrupted"
+    assert toy("toy").status == 0
+    ((_, found),) = records().items()
+    assert (found["status"], found["resumed"]) == ("finished", 1)
 
 
 def test_python_dash_m(tmp_path: Path) -> None:

@@ -100,16 +100,16 @@ def _run_locked(config: DictConfig, identity: Identity, directory: Path, fingerp
     prepared = prepare(config, directory, folders, int(os.environ.get("RANK", "0")))
     begun = _begin(config, identity, fingerprint, stages, found if resume else None)
     records.write_atomic(directory / "config.yaml", OmegaConf.to_yaml(config))
-    records.write_record(directory, begun)
-    share()
     with logfile(directory):
-        try:
+        try:  # from the moment that a record says `running`, whatever ends the run is written there
+            records.write_record(directory, begun)
+            share()
             with place(alone=getattr(prepared.method, "exclusive", False)):
                 finished = begun | launch(config, directory, folders, prepared, resume)
+            records.write_record(directory, finished)
         except BaseException as error:
             _note_failure(directory, begun, error)
             raise
-        records.write_record(directory, finished)
     return Outcome(directory, finished, reused=False)
 
 

@@ -342,6 +342,7 @@ def test_smoke_run_records_metrics_and_tables(replicata: Any, records: Any, meth
     assert sorted(path.name for path in (Path(folder) / "tables").iterdir()) == ["gradients.parquet", "scale.parquet"]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_two_processes_evaluate_as_one(replicata: Any, records: Any) -> None:
     sizes = ["data.n_test=101", "data.eval_batch_size=50", "trainer.max_epochs=0"]

@@ -27,9 +27,9 @@ The loss is that of :class:`~replicata.tasks.on_policy.OnPolicy`, with :math:`c_
 the half that it puts before the squared error in PPO (in A2C it does not). Deviations of a Gaussian policy do not
 depend on the state and are learned by Adam. There is no first fit: a fresh model is the uniform policy with value 0.
 
-Sources: scores, growth, quantiles, scaling, clipping and rates are those of the official code; trees were compared
-with those of its version 1.1.6, and are equal up to ties. The laptop study's settings, on Fetch4 and for its budget on
-CartPole, are ours, with rates about the published ones and tuned.
+Sources of defaults: scores, growth, quantiles, scaling, clipping and rates are those of the official code; trees were
+compared with those of its version 1.1.6, and are equal up to ties. The laptop study's settings, on Fetch4 and for its
+budget on CartPole, are ours, with rates about the published ones and tuned.
 Departures: AWR, with its replay buffer, and control variates (off by default there) are left out; so are Atari RAM
 and Football. The code gives a tree without any question a leaf of zero, here it is (4). A feature's equal quantiles
 are one question whatever else there is. 256 quantiles, the library's default, where the scripts' is 250. Rates are
@@ -379,7 +379,7 @@ class PackageTrees(nn.Module):
             self.package.learner.iteration = list(self.package.get_iteration())
 
 
-# Measurement --------------------------------------------------------------------------------
+# What is measured ---------------------------------------------------------------------------
 
 
 class FitTime(GBRL):

@@ -19,9 +19,9 @@ the cross-entropy of :math:`\mathrm{softmax}(Y)` on the labelled nodes.
 Training follows the authors' code: full batch, Adam with weight decay on all parameters, the test at the epoch of
 the lowest validation loss. Its early stopping is the callback of the experiment.
 
-Departures from the paper: none in the method. The bias :math:`b` is in the code, not in the paper's formula.
-:class:`Nodes` normalises the adjacency; the dropout and the two layers of Eq. (1) are those of
-:class:`~replicata.models.graph.mlp.MLP`, which stays a model because the baselines share it.
+Departures: none in the method. The bias :math:`b` is in the code, not in the paper's formula. :class:`Nodes` normalises
+the adjacency; the dropout and the two layers of Eq. (1) are those of :class:`~replicata.models.graph.mlp.MLP`, which
+stays a model because the baselines share it.
 """
 
 from __future__ import annotations

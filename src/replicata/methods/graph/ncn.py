@@ -20,11 +20,11 @@ that NCN gives to the missing link.
 :math:`f_{ju}` comes from the same weights with one completion less, and no gradient flows through it. In training, the
 links of a batch are removed from :math:`A` for Eqs. (1), (2) and (4) alike (:class:`~replicata.tasks.links.Links`).
 
-Departures from the paper: none in the equations. The authors' code hands :math:`x` instead of :math:`h` to the inner
-call of Eq. (5), so that XLIN acts twice; here it gets :math:`h`, as the equations have it. Its sampling of the nodes in
-Eq. (4), for graphs of millions of links, is left out: all of them count. Where it drops links for the sums, it drops
-them again in the inner call; here once. A missing link that several pairs of a batch ask for is scored once, so that
-its dropout is one draw.
+Departures: none in the equations. The authors' code hands :math:`x` instead of :math:`h` to the inner call of Eq. (5),
+so that XLIN acts twice; here it gets :math:`h`, as the equations have it. Its sampling of the nodes in Eq. (4), for
+graphs of millions of links, is left out: all of them count. Where it drops links for the sums, it drops them again in
+the inner call; here once. A missing link that several pairs of a batch ask for is scored once, so that its dropout is
+one draw.
 """
 
 from __future__ import annotations

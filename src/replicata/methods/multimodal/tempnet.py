@@ -38,14 +38,14 @@ unit length. They start as the first batch's vectors of the *other* side, as in 
 Ablations: :class:`TempNetLM` with ``robust=False`` trains the network by :math:`\mathrm{CE}(h / \tau, y)`; with
 ``temperature=newton`` there is no network, and ten Newton steps per place solve (2).
 
-Differences from the paper: the laptop study has small encoders and a small GPT, a wider range of temperatures, and far
-larger rates for the networks, which see few steps and otherwise stay where they start. That of the language model's
-network is the one by which it follows (1) best on a frozen model, where the optimum is known. It has no weight decay;
-the authors' decays by a hundredth in all. A frozen model is trained in the same run, to the same bits as alone, before
-its network is. Perplexities are read at temperature 1 for all arms; whether the paper's are is not known. A model that
-learns by (1) learns :math:`h / \tau`, so that at temperature 1 it is too sure, or too little, by as much as its
-temperatures are off 1. Reconstructed: the derivation of (1) is ours, and the code's Newton steps are taken without the
-clamp to 0.03 that it ends on. Sources of defaults: the authors' code.
+Departures: the laptop study has small encoders and a small GPT, a wider range of temperatures, and far larger rates for
+the networks, which see few steps and otherwise stay where they start. That of the language model's network is the one
+by which it follows (1) best on a frozen model, where the optimum is known. It has no weight decay; the authors' decays
+by a hundredth in all. A frozen model is trained in the same run, to the same bits as alone, before its network is.
+Perplexities are read at temperature 1 for all arms; whether the paper's are is not known. A model that learns by (1)
+learns :math:`h / \tau`, so that at temperature 1 it is too sure, or too little, by as much as its temperatures are off
+1. Reconstructed: the derivation of (1) is ours, and the code's Newton steps are taken without the clamp to 0.03 that it
+ends on. Sources of defaults: the authors' code.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class EmbeddingTemperature(TemperatureNetwork):
 class TempNet(SogCLR):
     r"""Contrastive learning with a temperature network for each side.
 
-    Metrics besides those of the base: ``train/image_tau``, ``train/text_tau``, the losses (5); ``test/tau``,
+    Metrics beside those of the base: ``train/image_tau``, ``train/text_tau``, the losses (5); ``test/tau``,
     ``test/tau_std``: mean and standard deviation of the temperatures of the test's images and captions, mean of both
     sides; where the data has ``log_frequency``, ``test/tau_frequency``: rank correlation of the temperatures with it,
     mean of both sides.
@@ -271,7 +271,7 @@ class TempNet(SogCLR):
 class TempNetLM(Tokens):
     r"""A language model trained by the robust loss, with a temperature for every place.
 
-    Metrics besides those of the base: ``val/robust``, ``test/robust``, the mean of (1); of the test alone
+    Metrics beside those of the base: ``val/robust``, ``test/robust``, the mean of (1); of the test alone
     ``test/ppl_at_tau``, the perplexity of :math:`h / \tau`; ``test/entropy_gap``, the size of the mean of (2) in nats,
     0 where the temperatures are the best; ``test/tau``, ``test/tau_std``. ``ppl`` is at temperature 1.
 

@@ -278,7 +278,7 @@ class Bridge(nn.Module):
 class RelationNet(Detection):
     """A detector with BVR.
 
-    Metrics, beside those of detection: ``train/heat`` and ``train/offset``, the point head's losses. Tables: ``keys``,
+    Metrics beside those of detection: ``train/heat`` and ``train/offset``, the point head's losses. Tables: ``keys``,
     how many keys there are and the test's ``ap``; with attention ``attention``, images of one query each.
 
     Args:

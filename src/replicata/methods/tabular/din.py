@@ -24,11 +24,11 @@ penalties sum to :math:`\frac{\lambda}{2} \|W\|^2`.
 Embeddings and MLP are the paper's base model, :class:`~replicata.models.ctr.base_model.BaseModel`, which all arms
 share; with :math:`a = 1` DIN is that model.
 
-Differences from the paper: one logit with a sigmoid stands for its two with a softmax. Padded steps are left out of
-(2) altogether, so they do not enter Dice's statistics either. ``normalise`` follows the authors' code instead of the
-paper: scores divided by :math:`\sqrt H`, softmax over the behaviours. The code's product of user and candidate in the
-MLP's input is in no arm: it hands any base model a count of matches. The code's batch normalisation, by which
-candidate and negative were normalised apart, is not repeated; the authors corrected their Amazon figures for it.
+Departures: one logit with a sigmoid stands for its two with a softmax. Padded steps are left out of (2) altogether, so
+they do not enter Dice's statistics either. ``normalise`` follows the authors' code instead of the paper: scores divided
+by :math:`\sqrt H`, softmax over the behaviours. The code's product of user and candidate in the MLP's input is in no
+arm: it hands any base model a count of matches. The code's batch normalisation, by which candidate and negative were
+normalised apart, is not repeated; the authors corrected their Amazon figures for it.
 Sources of defaults: unit width 36, PReLU, MLP [user, candidate] from the paper; 12 dimensions for each of item and
 category, widths 80 and 40 are those of a small study, ours. The formulas of (4) and Dice are from the paper's text.
 """

@@ -85,7 +85,7 @@ class Discriminator(nn.Module):
 class MEALV2(ImageClassification):
     r"""A student that learns from the mean of frozen teachers.
 
-    Metrics, beside those of classification: ``train/soft``, ``train/hard`` and ``train/disc``, the parts of the loss
+    Metrics beside those of classification: ``train/soft``, ``train/hard`` and ``train/disc``, the parts of the loss
     that the arm has; ``test/teacher_acc``, the mean test accuracy of the single teachers. ``val/loss`` and
     ``test/loss`` are the cross-entropy with the labels.
 

@@ -32,10 +32,11 @@ else the most promising:
 .. math::
     \min_{w, b}\ \sum_i \big(y_i - w^\top x(m_i) - b\big)^2 + \lambda \|w\|^2, \qquad \lambda = 1000.  \quad (4)
 
-Sources: language, searchers, their constants, spaces and evaluator are those of the authors' code; :math:`c = 0.5` and
-no random start of SMBO are those of its experiments. Its n-grams are of module types alone, so that the surrogate sees
-depth, order and dropout, and neither filters nor learning rate. ``surrogate=full`` is ours: each chosen value is a
-word of its own, (type, name, value), because all values of a module together would hardly occur three times.
+Sources of defaults: language, searchers, their constants, spaces and evaluator are those of the authors' code;
+:math:`c = 0.5` and no random start of SMBO are those of its experiments. Its n-grams are of module types alone, so that
+the surrogate sees depth, order and dropout, and neither filters nor learning rate. ``surrogate=full`` is ours: each
+chosen value is a word of its own, (type, name, value), because all values of a module together would hardly occur
+three times.
 
 Departures: shapes are PyTorch's (C, H, W). There is no scope: it names TensorFlow's variables, and published
 hyper-parameters are read off the model. A model's score is that of its last weights (the code restores better ones
