@@ -54,7 +54,7 @@ def fit() -> Callable[..., Any]:
     """Train a method on a data module with the streams of one seed, without the runner."""
     import lightning.pytorch as pl
 
-    def run(method: Any, data: Any, seed: int = 0, **trainer: Any) -> Any:
+    def run(method: Any, data: Any, seed: int = 0, resume: Path | None = None, **trainer: Any) -> Any:
         method.streams = data.streams = Streams(seed)
         torch.manual_seed(seed)
         settings = {
@@ -66,10 +66,26 @@ def fit() -> Callable[..., Any]:
             "num_sanity_val_steps": 0,
         }
         loop = pl.Trainer(**(settings | {"max_epochs": 1} | trainer))
-        loop.fit(method, datamodule=data)
+        loop.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
         return loop
 
     return run
+
+
+@pytest.fixture
+def saving() -> Callable[..., Any]:
+    """A callback that saves a checkpoint after every batch, or after so many of them alone."""
+    import lightning.pytorch as pl
+
+    class Saving(pl.Callback):
+        def __init__(self, path: Path, after: int | None = None) -> None:
+            self.path, self.after = path, after
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if self.after in (None, trainer.fit_loop.epoch_loop.total_batch_idx + 1):
+                trainer.save_checkpoint(self.path)
+
+    return Saving
 
 
 OUTSIDE = Path(__file__).parent / "outside"

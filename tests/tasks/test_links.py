@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from replicata.data.graph.powerlaw_cluster import PowerlawCluster
 from replicata.models.graph.gae import GAE, DotDecoder, MLPDecoder
 from replicata.models.graph.gcn import GCN
 from replicata.models.graph.heuristics import CommonNeighbours, LinkHeuristics
 from replicata.run.callbacks.checkpoint import Checkpoint
-from replicata.streams import Streams
 from replicata.tasks.link_heuristic import LinkHeuristic
 from replicata.tasks.links import Links, without
 
@@ -120,24 +119,19 @@ class Cut(Callback):
             raise InterruptedError
 
 
-def test_a_run_that_was_cut_and_resumed_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+def test_a_run_that_was_cut_and_resumed_ends_bit_for_bit_the_same(fit: Any, tmp_path: Path) -> None:
     def run(folder: str, *more: Callback, resume: bool = False) -> tuple[Links, Checkpoint]:
         checkpoint = Checkpoint(every_seconds=None, every_n_batches=1, monitor="val/hits@20", mode="max")
-        method, pairs = links(), data()
-        method.streams = pairs.streams = Streams(0)
-        torch.manual_seed(0)
-        trainer = Trainer(
+        method, place = links(), tmp_path / folder
+        fit(
+            method,
+            data(),
+            resume=place / "checkpoints" / "last.ckpt" if resume else None,
             max_epochs=3,
             callbacks=[checkpoint, *more],
-            default_root_dir=tmp_path / folder,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+            default_root_dir=place,
+            enable_checkpointing=None,
         )
-        path = tmp_path / folder / "checkpoints" / "last.ckpt" if resume else None
-        trainer.fit(method, datamodule=pairs, ckpt_path=path, weights_only=True)
         return method, checkpoint
 
     whole = run("whole")

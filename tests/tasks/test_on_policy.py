@@ -210,24 +210,19 @@ def test_rates_and_clip_fall_on_a_line() -> None:
     ids=["words", "numbers"],
 )
 def test_stopped_between_rollouts_and_resumed_equals_uninterrupted(
-    make: Any, facts: dict[str, Any], settings: dict[str, Any], fit: Callable[..., Any], tmp_path: Path
+    make: Any,
+    facts: dict[str, Any],
+    settings: dict[str, Any],
+    fit: Callable[..., Any],
+    saving: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
-    import lightning.pytorch as pl
+    def part(method: OnPolicy, **trainer: Any) -> Any:
+        return fit(method, data(make, rollouts_per_epoch=3, **facts), max_epochs=2, **trainer)
 
-    class Save(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.fit_loop.epoch_loop.total_batch_idx == 3:
-                trainer.save_checkpoint(tmp_path / "cut.ckpt")
-
-    whole = network(facts, **settings)
-    expected = fit(whole, data(make, rollouts_per_epoch=3, **facts), max_epochs=2, callbacks=[Save()])
-    resumed, module = network(facts, **settings), data(make, rollouts_per_epoch=3, **facts)
-    resumed.streams = module.streams = Streams(0)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(resumed, datamodule=module, ckpt_path=tmp_path / "cut.ckpt", weights_only=True)
+    whole, resumed, cut = network(facts, **settings), network(facts, **settings), tmp_path / "cut.ckpt"
+    expected = part(whole, callbacks=[saving(cut, after=4)])
+    trainer = part(resumed, resume=cut)
     assert resumed.tables == whole.tables
     for name, weight in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], weight), name

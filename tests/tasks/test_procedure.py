@@ -57,28 +57,17 @@ def test_units_are_worked_once_whatever_the_epochs(fit: Callable[..., Any]) -> N
     assert trainer.global_step == 0
 
 
-def test_stopped_and_resumed_equals_uninterrupted(fit: Callable[..., Any], tmp_path: Path) -> None:
-    import lightning.pytorch as pl
-
-    class SaveEach(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            trainer.save_checkpoint(tmp_path / "last.ckpt")
-
+def test_stopped_and_resumed_equals_uninterrupted(
+    fit: Callable[..., Any], saving: Callable[..., Any], tmp_path: Path
+) -> None:
     whole = Sum()
     expected = fit(whole, data()).callback_metrics
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(Sum(stop_at=3), data(), callbacks=[SaveEach()])
+        fit(Sum(stop_at=3), data(), callbacks=[saving(tmp_path / "last.ckpt")])
 
-    resumed, module = Sum(), data()
-    from replicata.streams import Streams
-
-    resumed.streams = module.streams = Streams(0)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(resumed, datamodule=module, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    resumed = Sum()
+    trainer = fit(resumed, data(), resume=tmp_path / "last.ckpt")
     assert resumed.done == [3, 4]
     assert resumed.tables == whole.tables
     assert {k: float(v) for k, v in trainer.callback_metrics.items()} == {k: float(v) for k, v in expected.items()}

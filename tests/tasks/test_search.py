@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 
 from replicata.data.synthetic.sphere import Sphere
-from replicata.streams import Stream, Streams
+from replicata.streams import Stream
 from replicata.tasks.search import Search
 
 
@@ -72,23 +72,15 @@ def test_the_result_is_the_best_candidate_trained_once_more(fit: Callable[..., A
     assert logged["val/acc"] == method.evaluate(spec, Stream(*key, 1))["val"] != logged["val/best"]
 
 
-def test_a_stopped_search_goes_on_as_if_nothing_had_been(fit: Callable[..., Any], tmp_path: Path) -> None:
-    class SaveEach(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            trainer.save_checkpoint(tmp_path / "last.ckpt")
-
+def test_a_stopped_search_goes_on_as_if_nothing_had_been(
+    fit: Callable[..., Any], saving: Callable[..., Any], tmp_path: Path
+) -> None:
     whole = Climb()
     expected = values(fit(whole, data()))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(Climb(stop_at=5), data(), callbacks=[SaveEach()])
-    resumed, module = Climb(), data()
-    resumed.streams = module.streams = Streams(0)
-    quiet: dict[str, Any] = {
-        "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False
-    }  # fmt: skip
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, **quiet)
-    trainer.fit(resumed, datamodule=module, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert values(trainer) == expected
+        fit(Climb(stop_at=5), data(), callbacks=[saving(tmp_path / "last.ckpt")])
+    resumed = Climb()
+    assert values(fit(resumed, data(), resume=tmp_path / "last.ckpt")) == expected
     assert resumed.told == whole.told
     assert resumed.tables == whole.tables
 

@@ -393,26 +393,14 @@ def test_deviations_of_a_gaussian_are_adams_and_do_not_depend_on_the_state(fit: 
     ids=["words", "numbers"],
 )
 def test_stopped_between_rollouts_and_resumed_equals_uninterrupted(
-    make: Any, facts: Any, form: Any, settings: Any, fit: Callable[..., Any], tmp_path: Path
+    make: Any, facts: Any, form: Any, settings: Any, fit: Callable[..., Any], saving: Callable[..., Any], tmp_path: Path
 ) -> None:
-    import lightning.pytorch as pl
-
-    class Save(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.fit_loop.epoch_loop.total_batch_idx == 2:
-                trainer.save_checkpoint(tmp_path / "cut.ckpt")
-
     def method() -> GBRL:
         return gbrl(Watched, facts, form, optimizer=partial(torch.optim.Adam, lr=1e-3), **settings)
 
-    whole, resumed, module = method(), method(), data(make, facts)
-    fit(whole, data(make, facts), max_epochs=2, callbacks=[Save()])
-    resumed.streams = module.streams = Streams(0)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(resumed, datamodule=module, ckpt_path=tmp_path / "cut.ckpt", weights_only=True)
+    whole, resumed, cut = method(), method(), tmp_path / "cut.ckpt"
+    fit(whole, data(make, facts), max_epochs=2, callbacks=[saving(cut, after=3)])
+    fit(resumed, data(make, facts), max_epochs=2, resume=cut)
     assert resumed.tables == whole.tables
     assert resumed.state_dict().keys() == whole.state_dict().keys()
     for name, value in whole.state_dict().items():

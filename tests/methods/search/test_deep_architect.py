@@ -53,7 +53,7 @@ from replicata.methods.search.deep_architect.searchers import (
     rollout,
 )
 from replicata.methods.search.deep_architect.spaces import deepconv, logarithmic
-from replicata.streams import Stream, Streams
+from replicata.streams import Stream
 
 MINI: dict[str, Any] = {
     "filters": [4, 8], "reduction_sizes": [1, 3], "sizes": [[1, 3], [1, 3]], "keeps": [0.5, 0.9], "repeats": [1, 2]
@@ -460,12 +460,8 @@ def values(trainer: pl.Trainer) -> dict[str, float]:
 
 @pytest.mark.parametrize("searcher", ["mcts", "smbo"])
 def test_cold_warm_killed_and_resumed_end_bit_identically(
-    fit: Callable[..., Any], tmp_path: Path, searcher: str
+    fit: Callable[..., Any], saving: Callable[..., Any], tmp_path: Path, searcher: str
 ) -> None:
-    class SaveEach(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            trainer.save_checkpoint(tmp_path / "last.ckpt")
-
     class Stopped(DeepArchitect):
         def propose(self, item: int) -> list[int]:
             if item == 3:
@@ -483,13 +479,9 @@ def test_cold_warm_killed_and_resumed_end_bit_identically(
     stopped = method(searcher)
     stopped.__class__ = Stopped
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(stopped, digits(), callbacks=[SaveEach()])
-    resumed, module = method(searcher), digits()
-    resumed.streams = module.streams = Streams(0)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, **quiet)  # type: ignore[arg-type]
-    trainer.fit(resumed, datamodule=module, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert values(trainer) == expected
+        fit(stopped, digits(), callbacks=[saving(tmp_path / "last.ckpt")])
+    resumed = method(searcher)
+    assert values(fit(resumed, digits(), resume=tmp_path / "last.ckpt")) == expected
     assert resumed.tables == alone.tables
 
 
