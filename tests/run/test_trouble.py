@@ -228,15 +228,18 @@ def test_interrupted_by_the_keyboard(
     assert record["status"] == "finished"
 
 
-@pytest.mark.parametrize("status", ["running", "finished"])
-def test_interrupted_right_after_a_record_was_written(
-    status: str, toy: Toy, records: Records, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["begun", "written", "ended", "finished"])
+def test_interrupted_beside_the_writing_of_a_record(
+    moment: str, toy: Toy, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C comes at any moment, those before the first step and after the last among them."""
+    """Ctrl-C comes at any moment: before the first step and after the last, and around the writing itself."""
     write = run_record.write_record
+    status = "running" if moment in ("begun", "written") else "finished"
 
     def interrupted(directory: Path, content: dict[str, Any]) -> None:
-        write(directory, content)
+        before = moment in ("begun", "ended")
+        if content["status"] != status or not before:
+            write(directory, content)
         if content["status"] == status:
             raise KeyboardInterrupt
 
@@ -244,10 +247,10 @@ def test_interrupted_right_after_a_record_was_written(
         patched.setattr(run_record, "write_record", interrupted)
         assert toy("toy").status == 130
     ((_, found),) = records().items()
-    assert found["status"] == "interrupted"
+    assert found["status"] == ("finished" if moment == "finished" else "interrupted"), "what is written is kept"
     assert toy("toy").status == 0
     ((_, found),) = records().items()
-    assert (found["status"], found["resumed"]) == ("finished", 1)
+    assert (found["status"], found["resumed"]) == ("finished", 0 if moment == "finished" else 1)
 
 
 def test_python_dash_m(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def _begin(
 
 
 def _note_failure(directory: Path, begun: Mapping[str, Any], error: BaseException) -> None:
-    """Leave the reason in the record; on a full disk the record keeps the state ``running``."""
+    """Leave the reason in the record, unless the run is finished; on a full disk it keeps the state ``running``."""
+    if (records.read_record(directory) or begun)["status"] == "finished":
+        return
     interrupted = isinstance(error, KeyboardInterrupt)
     reason = {"message": "interrupted" if interrupted else first_line(error), "kind": getattr(error, "kind", "error")}
     if getattr(error, "step", None) is not None:
