@@ -28,13 +28,21 @@ OUTSIDE = Path(__file__).parents[2] / "outside"
 PATIENCE = 60_000  # milliseconds; a machine that tests other things at the same time is slow
 
 
+playwright.expect.set_options(timeout=PATIENCE)
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with playwright.sync_playwright() as driver:
-        # The sandbox needs rights that containers do not give; only pages of our own are opened.
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+def driver() -> Iterator:
+    with playwright.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(driver) -> Iterator:
+    # The sandbox needs rights that containers do not give; only pages of our own are opened.
+    opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -80,7 +88,13 @@ def visit(browser):
 def listed(base: str, page, count: int) -> None:
     """Wait until the index has all runs."""
     page.goto(f"{base}/runs")
-    playwright.expect(page.locator(".states a").first).to_contain_text(f"all {count}", timeout=PATIENCE)
+    playwright.expect(page.locator(".states a").first).to_contain_text(f"all {count}")
+
+
+def follow(page, link: str) -> None:
+    """Click on what leads to another page, and wait until that one is whole, its script included."""
+    with page.expect_navigation():
+        page.locator(link).first.click()
 
 
 def filled(outputs) -> list[str]:
@@ -150,27 +164,31 @@ def test_the_board_filters_by_family_verdict_and_text(outputs, serve, visit) -> 
     page.click("text=Clear")
     page.select_option("[name=verdict]", "fails")
     assert page.locator("[data-paper]:visible").count() == 1
-    page.click("[data-paper]:visible a")
+    follow(page, "[data-paper]:visible a")
     playwright.expect(page.locator("h1")).to_contain_text("Wide <b>networks</b>")
 
 
-def test_runs_are_filtered_sorted_chosen_over_pages_and_compared(outputs, serve, visit) -> None:
+def many(outputs) -> None:
     for at in range(60):
         outputs.run(f"toys/many/h{at:02}/seed0", config={"optimizer.lr": at / 100}, metrics={"test/acc": at / 100})
+
+
+def test_runs_are_filtered_sorted_chosen_over_pages_and_compared(outputs, serve, visit) -> None:
+    many(outputs)
     base = serve(outputs)
     page = visit(base)
     listed(base, page, 60)
     page.fill("[name=q]", "optimizer.lr>=0.05")
     page.press("[name=q]", "Enter")
     playwright.expect(page.locator(".pager")).to_contain_text("of 55")
-    page.click("thead >> text=test/acc")
+    follow(page, "thead >> text=test/acc")
     playwright.expect(page.locator("th[aria-sort]")).to_have_text("test/acc")
     assert page.locator("tbody tr").first.inner_text().find("0.59") > 0
     page.locator("tbody input[type=checkbox]").first.check()
-    page.click("text=Next")
+    follow(page, "text=Next")
     page.locator("tbody input[type=checkbox]").last.check()
     playwright.expect(page.locator("#compare-count")).to_have_text("2")
-    page.click("#compare-go")
+    follow(page, "#compare-go")
     playwright.expect(page.locator("h1")).to_have_text("2 runs side by side")
     assert "0.59" in page.locator("#difference").inner_text()
     assert page.locator("#difference tbody tr").count() == 2, "the state and the one key that differs"
@@ -187,13 +205,69 @@ def test_runs_are_filtered_sorted_chosen_over_pages_and_compared(outputs, serve,
     playwright.expect(page.locator("#compare-count")).to_have_text("0")
 
 
+def test_a_choice_counts_that_was_made_before_the_script_ran(outputs, serve, visit) -> None:
+    outputs.study()
+    base = serve(outputs)
+    page = visit(base)
+    listed(base, page, 12)
+    page.locator("tbody input[type=checkbox]").last.check()
+    first = page.locator("tbody input[type=checkbox]").first
+
+    def held_back(script) -> None:
+        first.check()
+        script.continue_()
+
+    page.route("**/app.js*", held_back)
+    page.goto(f"{base}/runs")
+    playwright.expect(page.locator("#compare-count")).to_have_text("2")
+    assert first.is_checked()
+
+
+def test_a_choice_that_was_undone_stays_so_when_the_browser_goes_back(outputs, serve, visit) -> None:
+    many(outputs)
+    base = serve(outputs)
+    page = visit(base)
+    listed(base, page, 60)
+    page.locator("tbody input[type=checkbox]").first.check()
+    follow(page, "text=Next")
+    page.click("#compare-clear")
+    page.go_back()
+    playwright.expect(page.locator(".pager")).to_contain_text("1–50 of 60")
+    playwright.expect(page.locator("#compare-count")).to_have_text("0")
+    assert not page.locator("tbody input[type=checkbox]").first.is_checked()
+
+
+def test_a_page_out_of_the_browsers_memory_follows_runs_and_knows_the_choice(outputs, serve, driver) -> None:
+    many(outputs)
+    base = serve(outputs)
+    # Playwright turns that memory off, which browsers of people have.
+    settings = {"args": ["--no-sandbox"], "ignore_default_args": ["--disable-back-forward-cache"]}
+    browser = driver.chromium.launch(executable_path=CHROMIUM, **settings)
+    try:
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script("addEventListener('pageshow', (event) => { window.remembered = event.persisted; })")
+        listed(base, page, 60)
+        page.locator("tbody input[type=checkbox]").first.check()
+        follow(page, "text=Next")
+        page.locator("tbody input[type=checkbox]").first.check()
+        page.go_back(wait_until="commit")
+        page.wait_for_function("window.remembered")
+        playwright.expect(page.locator("#compare-count")).to_have_text("2")
+        outputs.run("toys/many/later/seed0")
+        playwright.expect(page.locator(".states a").first).to_contain_text("all 61")
+        playwright.expect(page.locator("#compare-count")).to_have_text("2")
+    finally:
+        browser.close()
+
+
 def test_a_run_named_like_a_script_is_text(outputs, serve, visit) -> None:
     outputs.run("toys/wide/evil/seed0", arm="<script>document.title='gone'</script>")
     base = serve(outputs)
     page = visit(base)
     listed(base, page, 1)
     assert "<script>document.title" in page.locator("tbody").inner_text()
-    page.click("tbody a")
+    follow(page, "tbody a")
     assert "<script>document.title" in page.locator("h1").inner_text()
     assert page.title() != "gone"
 
@@ -256,8 +330,8 @@ def test_a_first_run_shows_up_on_the_empty_page_and_a_real_run_is_followed(outpu
     try:
         row = page.locator("tbody tr")
         playwright.expect(row).to_have_count(1, timeout=120_000)  # without a reload
-        page.locator("tbody a").first.click()
-        playwright.expect(page.locator("main")).to_contain_text("of 400 epochs", timeout=60_000)
+        follow(page, "tbody a")
+        playwright.expect(page.locator("main")).to_contain_text("of 400 epochs")
         (metrics,) = outputs.outputs.glob("toy/*/seed0/metrics.csv")
         seen = []
         while len(seen) < 3 and run.poll() is None:
@@ -272,7 +346,7 @@ def test_a_first_run_shows_up_on_the_empty_page_and_a_real_run_is_followed(outpu
         assert min(seen) < 3, seen
         run.kill()
         run.wait()
-        playwright.expect(page.locator(".head .chip")).to_contain_text("interrupted", timeout=30_000)
+        playwright.expect(page.locator(".head .chip")).to_contain_text("interrupted")
         assert "replicata resume outputs/toy" in page.locator("#repeat").inner_text()
     finally:
         run.kill()
@@ -294,12 +368,12 @@ def test_static_pages_work_from_the_disk(outputs, replicata, visit) -> None:
     page.fill("[name=text]", "dagnn")
     assert page.locator("[data-paper]:visible").count() == 1
     page.fill("[name=text]", "wide")
-    page.click("[data-paper='toys/wide'] a")
+    follow(page, "[data-paper='toys/wide'] a")
     page.locator("polyline.line").nth(3).wait_for(state="attached")
-    page.click("nav >> text=Runs")
+    follow(page, "nav >> text=Runs")
     page.click("thead >> text=Seed")
     assert page.locator("tbody tr td:nth-child(3)").first.inner_text() == "2"
     page.fill("#table-filter", "narrow")
     assert page.locator("tbody tr:visible").count() == 6
-    page.locator("tbody tr:visible a").first.click()
+    follow(page, "tbody tr:visible a")
     playwright.expect(page.locator("h1")).to_contain_text("narrow")

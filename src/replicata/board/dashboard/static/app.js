@@ -3,6 +3,8 @@
 "use strict";
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+// Back shows a page as it was left, out of the browser's memory: what happened since then has passed it by.
+const onReturn = (act) => window.addEventListener("pageshow", (event) => { if (event.persisted) act(); });
 const store = {
   get(key) { try { return sessionStorage.getItem(key); } catch { return null; } },
   set(key, value) { try { sessionStorage.setItem(key, value); } catch { /* forbidden */ } },
@@ -111,7 +113,9 @@ function sortableTables() {
 function selection() {
   const form = document.getElementById("compare-form");
   if (!form || !document.getElementById("compare-bar")) return;
-  const chosen = new Set(JSON.parse(store.get("replicata-chosen") || "[]"));
+  const stored = () => new Set(JSON.parse(store.get("replicata-chosen") || "[]"));
+  let chosen = stored();
+  for (const box of all("input[name=run]:checked", form)) chosen.add(box.value);  // by someone faster than this script
   const bar = document.getElementById("compare-bar");
   const show = () => {
     for (const box of all("input[name=run]", form)) box.checked = chosen.has(box.value);
@@ -132,6 +136,7 @@ function selection() {
   });
   document.getElementById("compare-clear").addEventListener("click", () => { chosen.clear(); show(); });
   document.addEventListener("page-changed", show);
+  onReturn(() => { chosen = stored(); show(); });
   show();
 }
 
@@ -311,17 +316,21 @@ function following() {
     busy = false;
     if (again) renew();
   };
-  const source = new EventSource(`/events?since=${main.dataset.version}`);
   const say = (word) => { light.dataset.state = word; light.querySelector("span").textContent = word; };
   let lost = false;
-  source.addEventListener("open", () => { say("live"); if (lost) renew(); lost = false; });
-  source.addEventListener("error", () => { say("server stopped"); lost = true; });
-  source.addEventListener("changed", (event) => {
-    const changed = new Set(JSON.parse(event.data));
-    if (changed.has("*") || topics.some((topic) => changed.has(topic))) renew();
-  });
+  const listen = () => {
+    const source = new EventSource(`/events?since=${main.dataset.version}`);
+    source.addEventListener("open", () => { say("live"); if (lost) renew(); lost = false; });
+    source.addEventListener("error", () => { say("server stopped"); lost = true; });
+    source.addEventListener("changed", (event) => {
+      const changed = new Set(JSON.parse(event.data));
+      if (changed.has("*") || topics.some((topic) => changed.has(topic))) renew();
+    });
+    window.addEventListener("pagehide", () => source.close(), { once: true });
+  };
   document.addEventListener("visibilitychange", () => { if (!document.hidden && again) renew(); });
-  window.addEventListener("pagehide", () => source.close());
+  onReturn(listen);
+  listen();
   light.hidden = false;
 }
 
