@@ -19,6 +19,7 @@ from replicata.errors import RunError, UserError
 from replicata.run import record as records
 from replicata.run.callbacks.checkpoint import Checkpoint, latest, plain, seed_globals
 from replicata.run.callbacks.monitor import Monitor
+from replicata.run.faults import check_convolutions
 from replicata.run.instantiate import instantiate
 from replicata.run.logfile import quiet_lightning
 from replicata.run.profiler import NoProfiler
@@ -75,7 +76,8 @@ def prepare(config: DictConfig, directory: Path, stages: Mapping[str, Path], ran
         rank: This process among those of the run.
 
     Raises:
-        UserError: for arguments that a constructor refuses, and for data that is missing or damaged.
+        UserError: for arguments that a constructor refuses, for data that is missing or damaged, and for what this
+            machine cannot compute rightly.
     """
     quiet_lightning()
     limit_threads(config.threads)
@@ -83,6 +85,7 @@ def prepare(config: DictConfig, directory: Path, stages: Mapping[str, Path], ran
     seed_globals(Stream(config.seed, 1, rank).numpy.integers(2**31, size=3).tolist())
     data, method = build(config, streams, {name: StageResult(path) for name, path in stages.items()})
     checkpoint, monitor, trainer = _trainer(config, directory)
+    check_convolutions(method, trainer.strategy.root_device)
     data.prepare_data()
     data.setup("fit")
     _fits(config, data, method)

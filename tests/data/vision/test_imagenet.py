@@ -44,7 +44,8 @@ def data(root: Path, **settings: Any) -> ImageNet:
 
 def test_images_are_torchvisions_classic_recipe(root: Path, fit: Callable[..., Any]) -> None:
     found = data(root)
-    method = Classification(num_classes=2, model=ResNet([3, 16, 16], 2, widths=[4, 4, 4]), optimizer=torch.optim.SGD)
+    model = ResNet([3, 16, 16], 2, widths=[8, 8, 8])  # at least 8 channels: see replicata.run.faults
+    method = Classification(num_classes=2, model=model, optimizer=torch.optim.SGD)
     trainer = fit(method, found, max_epochs=2)
     assert trainer.global_step == 4  # two whole batches an epoch
     assert "val/acc" in trainer.callback_metrics
