@@ -78,10 +78,10 @@ def test_cifar_networks_have_the_papers_size() -> None:
 @pytest.mark.parametrize("block", ["basic", "bottleneck", "preact"])
 @pytest.mark.parametrize("shortcut", ["projection", "pad", "none"])
 def test_shapes_of_the_stages(block: Any, shortcut: Any) -> None:
-    net = ResNet([1, 9, 8], 4, blocks=[1, 2], widths=[4, 6], block=block, shortcut=shortcut)
+    net = ResNet([1, 9, 8], 4, blocks=[1, 2], widths=[8, 12], block=block, shortcut=shortcut)
     factor = 4 if block == "bottleneck" else 1
     x = torch.randn(3, 1, 9, 8)
-    assert [tuple(f.shape) for f in net.features(x)] == [(3, 4 * factor, 9, 8), (3, 6 * factor, 5, 4)]
+    assert [tuple(f.shape) for f in net.features(x)] == [(3, 8 * factor, 9, 8), (3, 12 * factor, 5, 4)]
     assert net(x).shape == (3, 4)
     net(x).sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())

@@ -56,7 +56,7 @@ from replicata.methods.search.deep_architect.spaces import deepconv, logarithmic
 from replicata.streams import Stream
 
 MINI: dict[str, Any] = {
-    "filters": [4, 8], "reduction_sizes": [1, 3], "sizes": [[1, 3], [1, 3]], "keeps": [0.5, 0.9], "repeats": [1, 2]
+    "filters": [8, 16], "reduction_sizes": [1, 3], "sizes": [[1, 3], [1, 3]], "keeps": [0.5, 0.9], "repeats": [1, 2]
 }  # fmt: skip
 PAPER: dict[str, Any] = {
     "filters": [48, 64, 80, 96, 112, 128], "reduction_sizes": [3, 5, 7], "sizes": [[3, 5], [3, 5]],
