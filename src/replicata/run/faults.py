@@ -15,8 +15,9 @@ def check_convolutions(module: nn.Module, device: torch.device) -> None:
     ``channels_last``, it writes past its workspace: the process crashes, hangs, or goes on with wrong gradients
     (oneDNN issue 6035). Seen with two to seven channels in one group, with one thread and with several.
 
-    Images in torch's default format are computed rightly, but which format a layer will get is not known beforehand: it is
-    refused all the same. Layers that a method makes later, such as the candidates of an architecture search, are not seen.
+    Images in torch's default format are computed rightly, but which format a layer will get is not known beforehand, so
+    its run is refused all the same. Layers that a method makes later, such as the candidates of an architecture search,
+    are not seen.
 
     Args:
         module: Whatever holds the layers.
